@@ -1,0 +1,1 @@
+"""Measure a run and judge it."""

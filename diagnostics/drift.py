@@ -1,0 +1,241 @@
+"""The harm test: do the steps go where the mean gradient goes? (docs/theory.md 4.6; no torch)
+
+A recorded run has no true gradient G. The last half of the run is cut into k stretches; per coordinate,
+stretch i has the mean gradient g_i and the mean direction of the steps d_i = mean(e g) / ē. Only products of
+*different* stretches are used, because the noise of one stretch is shared by its d and its g:
+
+    U(p, q) = (⟨Σp_i, Σq_i⟩ - Σ⟨p_i, q_i⟩) / (k(k-1)),   ρ = U(d, g) / U(g, g),   coordinates weighted by ē.
+
+ρ = 1: unbiased. 0 < ρ < 1: the share of the intended descent that adaptivity leaves. ρ < 0: the steps go
+uphill.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+K = 8
+"""Stretches in the window. Fewer leave no degrees of freedom; more are too short for slow or periodic
+data."""
+LEVEL = 0.95
+UNSUPPORTED = 4.0  # square of the speed ratio: drifting at twice the speed that the mean gradient can explain
+MASS, PULL, STEP = 2, 1, 0  # rows of `Stretches.current`: Σ e, Σ g, Σ e g
+
+
+class HarmDecision(StrEnum):
+    """What the drift test says about the direction of the steps."""
+
+    HARMFUL = "harmful"
+    HARMLESS = "harmless"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True)
+class Harm:
+    """The drift test's answer over the steps `first_step` … `last_step`."""
+
+    rho: float
+    interval: tuple[float, float]
+    """Fieller's 95 % interval of ρ; (-inf, inf) where it is unbounded, so that ρ decides nothing."""
+    relative_size: float
+    """sqrt(U(d,d)/U(g,g)): length of the mean step direction against the mean gradient's."""
+    unsupported_z: float
+    decision: HarmDecision
+    reason: str
+    first_step: int
+    last_step: int
+    steps_needed: int | None = None
+
+
+class Stretches:
+    """2k equal stretches of per-coordinate sums of e g, g and e; when all are full, neighbours merge.
+
+    The last k full ones are always the last half of the run, to within a stretch, and nothing is kept per
+    step. Closed stretches are held in float32: each sum is rounded once per merge (6e-8 of itself), far below
+    the noise that the test weighs, and the memory halves.
+    """
+
+    def __init__(self, coords: int) -> None:
+        self.current: Array = np.zeros((3, coords))
+        """Rows Σ e g, Σ g, Σ e of the open stretch; the caller adds each step's numbers in place."""
+        self.closed: NDArray[np.float32] = np.zeros((2 * K, 3, coords), dtype=np.float32)
+        self.full = 0
+        self.length = 1
+        self.taken = 0
+
+    def advance(self) -> None:
+        """Count one step; close the open stretch if it is complete, and merge when there is no room."""
+        self.taken += 1
+        if self.taken < self.length:
+            return
+        with np.errstate(over="ignore", invalid="ignore"):  # a diverging run may leave float32; see `gram`
+            self.closed[self.full] = self.current
+            self.current[:] = 0.0
+            self.full, self.taken = self.full + 1, 0
+            if self.full == 2 * K:
+                np.add(self.closed[0::2], self.closed[1::2], out=self.closed[:K])
+                self.full, self.length = K, 2 * self.length
+
+    def gram(self, sizes: Sequence[tuple[int, float]]) -> tuple[tuple[int, int], Array, Array, Array] | None:
+        """Return the window and ⟨d_i, d_j⟩, ⟨d_i, g_j⟩, ⟨g_i, g_j⟩ per tensor, each `(tensors, k, k)`.
+
+        The window is (first, last) in calls of `advance`, counted from 1. Coordinates are laid out tensor
+        after tensor; `sizes` holds each tensor's number of coordinates and the scale from the watched to all
+        of them. Coordinates that took no step in the window, or hold a non-finite sum, contribute nothing.
+        None before k stretches are full.
+        """
+        if self.full < K:
+            return None
+        window = self.closed[self.full - K : self.full]
+        grams = np.zeros((3, len(sizes), K, K))
+        end = 0
+        for tensor, (count, scale) in enumerate(sizes):
+            begin, end = end, end + count
+            grams[:, tensor] = scale * _grams(window[:, :, begin:end].astype(np.float64) / self.length)
+        last = self.full * self.length
+        return (last - K * self.length + 1, last), grams[0], grams[1], grams[2]
+
+    def extend(self, coords: int) -> None:
+        """Make room for `coords` more coordinates, which have not stepped so far; replaces `current`."""
+        self.current = np.pad(self.current, ((0, 0), (0, coords)))
+        self.closed = np.pad(self.closed, ((0, 0), (0, 0), (0, coords)))
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return everything needed to go on later, as copies."""
+        counts = np.array([self.full, self.length, self.taken], dtype=np.int64)
+        return {"counts": counts, "closed": self.closed.copy(), "current": self.current.copy()}
+
+    def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Go on from `state()` of an earlier object; `current` is filled in place."""
+        if state["current"].shape != self.current.shape:
+            raise ValueError(
+                f"`state` must hold {self.current.shape[1]} coordinates as this run does, got "
+                f"{state['current'].shape[1]}; resume with the same model and the same `coordinates`."
+            )
+        self.full, self.length, self.taken = (int(value) for value in state["counts"])
+        self.closed[:] = state["closed"]
+        self.current[:] = state["current"]
+
+
+def _grams(means: Array) -> Array:
+    """Return the three Gram matrices of one tensor from its stretch means `(k, 3, coords)`."""
+    mass = means[:, MASS].mean(axis=0)
+    usable = np.isfinite(means).all(axis=(0, 1)) & (mass > 0)
+    mass = mass[usable]
+    step = means[:, STEP][:, usable] / np.sqrt(mass)  # √ē d_i
+    pull = means[:, PULL][:, usable] * np.sqrt(mass)  # √ē g_i
+    return np.stack([step @ step.T, step @ pull.T, pull @ pull.T])
+
+
+def judge_harm(gram_dd: Array, gram_dg: Array, gram_gg: Array, first_step: int, last_step: int) -> Harm:
+    """Decide from the `(k, k)` products of stretches, summed over tensors, whether the steps go the wrong
+    way.
+
+    HARMFUL if Fieller's interval of ρ is bounded and wholly below 0, or if the drift is unsupported: U(d,d) -
+    4 U(g,g) > 0 with z > t_{k-1}, a systematic drift at more than twice any speed that the mean gradient
+    explains. HARMLESS if the interval lies wholly above 0. Otherwise INCONCLUSIVE: nothing is decided.
+
+    U(g,g) estimates a square, yet comes out negative where the gradients of a run that hovers round a minimum
+    cancel from stretch to stretch; then there is no resolved mean gradient, ρ decides nothing, and the drift
+    has to be significant against 0 as well.
+    """
+    grams = np.stack([gram_dg, gram_gg, gram_dd])
+    if not np.isfinite(grams).all():
+        return undecided("the sums over the stretches are not finite", first_step, last_step)
+    (dg, gg, dd), covariance = jackknife(grams)
+    k = grams.shape[-1]
+    t = student_t(k - 1)
+    interval = fieller(dg, gg, covariance[:2, :2], t) if gg > 0 else None
+    rho = dg / gg if gg > 0 else math.nan
+    size = math.sqrt(max(dd, 0.0) / gg) if gg > 0 else math.nan
+    excess = _z(dd - UNSUPPORTED * gg, np.array([0.0, -UNSUPPORTED, 1.0]), covariance)
+    z = min(excess, _z(dd, np.array([0.0, 0.0, 1.0]), covariance))
+    decision, reason = _decide(rho, interval, z, t)
+    needed = last_step if decision is HarmDecision.INCONCLUSIVE else None
+    bounds = interval or (-math.inf, math.inf)
+    return Harm(rho, bounds, size, z, decision, reason, first_step, last_step, needed)
+
+
+def undecided(reason: str, first_step: int = 0, last_step: int = 0) -> Harm:
+    """Return the answer of a test that could not be made."""
+    return Harm(
+        rho=math.nan,
+        interval=(-math.inf, math.inf),
+        relative_size=math.nan,
+        unsupported_z=math.nan,
+        decision=HarmDecision.INCONCLUSIVE,
+        reason=f"The drift test could not be made: {reason}.",
+        first_step=first_step,
+        last_step=last_step,
+        steps_needed=max(last_step, 2 * K) if last_step else None,
+    )
+
+
+def cross_mean(gram: Array) -> Array:
+    """Return U from `(…, k, k)`: the mean of the entries off the diagonal."""
+    k = gram.shape[-1]
+    off_diagonal = gram.sum(axis=(-2, -1)) - np.trace(gram, axis1=-2, axis2=-1)
+    return np.asarray(off_diagonal / (k * (k - 1)))
+
+
+def jackknife(grams: Array) -> tuple[Array, Array]:
+    """Return U of each of the `(n, k, k)` matrices and their joint delete-one covariance `(n, n)`."""
+    k = grams.shape[-1]
+    kept = [np.delete(np.arange(k), i) for i in range(k)]
+    left_out = np.stack([cross_mean(grams[:, keep][:, :, keep]) for keep in kept])
+    deviation = left_out - left_out.mean(axis=0)
+    return cross_mean(grams), (k - 1) / k * deviation.T @ deviation
+
+
+def fieller(x: float, y: float, covariance: Array, t: float) -> tuple[float, float] | None:
+    """Return Fieller's interval {R : (x - R y)² ≤ t² var(x - R y)} of the ratio x/y, or None if it is
+    unbounded."""
+    (vxx, vxy), (_, vyy) = covariance * t * t
+    a, b, c = y * y - vyy, x * y - vxy, x * x - vxx
+    if a <= 0:
+        return None
+    root = math.sqrt(max(b * b - a * c, 0.0))
+    return float((b - root) / a), float((b + root) / a)
+
+
+def student_t(freedom: int) -> float:
+    """Return the two-sided 95 % quantile of Student's t."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.5 + LEVEL / 2, freedom))
+
+
+def _z(value: float, weights: Array, covariance: Array) -> float:
+    variance = float(weights @ covariance @ weights)
+    if variance > 0:
+        return float(value) / math.sqrt(variance)
+    return math.copysign(math.inf, value) if value else 0.0
+
+
+def _decide(rho: float, interval: tuple[float, float] | None, z: float, t: float) -> tuple[HarmDecision, str]:
+    if interval is not None:
+        low, high = interval
+        measured = f"ρ = {rho:.3g} with interval [{low:.3g}, {high:.3g}]"
+        if high < 0:
+            return HarmDecision.HARMFUL, f"{measured} lies below 0: the steps go against the mean gradient."
+        if low > 0 and z <= t:
+            return HarmDecision.HARMLESS, f"{measured} lies above 0: the steps descend."
+    if z > t:
+        return HarmDecision.HARMFUL, (
+            f"unsupported drift: z = {z:.2f} > {t:.2f}; the steps drift more than twice as fast as any mean gradient "
+            f"that these noisy steps leave room for."
+        )
+    if interval is not None:
+        return HarmDecision.INCONCLUSIVE, f"{measured} contains 0: it decides nothing."
+    return HarmDecision.INCONCLUSIVE, (
+        f"the mean gradient is not resolved against the noise, so ρ decides nothing; no unsupported drift either "
+        f"(z = {z:.2f}, needs {t:.2f})."
+    )

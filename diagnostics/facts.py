@@ -1,0 +1,99 @@
+"""The facts of a run that do not change from step to step: names, hyper-parameters, versions; checked at the door."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import torch
+
+from .stepsizes import Reader
+
+FORMAT = 1
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Raise for what cannot be watched at all."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(
+            f"`optimizer` must be a torch.optim.Optimizer, got {type(optimizer).__name__}; "
+            "pass the optimizer that a wrapper holds."
+        )
+    if not any(group["params"] for group in optimizer.param_groups):
+        raise ValueError("`optimizer` must have parameters to watch, got none; add them before the monitor.")
+
+
+def coordinate_limit(coordinates: int | str) -> int | None:
+    """Return the most coordinates watched per tensor; None for all of them."""
+    if coordinates == "all":
+        return None
+    if isinstance(coordinates, bool) or not isinstance(coordinates, int) or coordinates < 1:
+        raise ValueError(f'`coordinates` must be a positive integer or "all", got {coordinates!r}.')
+    return coordinates
+
+
+def parameter_names(optimizer: torch.optim.Optimizer, model: torch.nn.Module | None) -> dict[int, str]:
+    """Return names by `id` of the parameter: the model's, else the optimizer's, else the place in the groups."""
+    known = {id(param): name for name, param in model.named_parameters()} if model is not None else {}
+    for g, group in enumerate(optimizer.param_groups):
+        given = group.get("param_names") or [f"group{g}.param{p}" for p in range(len(group["params"]))]
+        for param, name in zip(group["params"], given, strict=True):
+            known.setdefault(id(param), name)
+    return known
+
+
+def describe(optimizer: torch.optim.Optimizer, coordinates: int | str, seed: int) -> dict[str, Any]:
+    """Return the metadata of a new run, ready for JSON."""
+    kind = type(optimizer)
+    return {
+        "format": FORMAT,
+        "optimizer": f"{kind.__module__}.{kind.__qualname__}",
+        "hyperparameters": [hyperparameters(group) for group in optimizer.param_groups],
+        "coordinates": coordinates,
+        "seed": seed,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "stepscope": installed_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def installed_version() -> str:
+    """Return stepscope's version; "unknown" when it runs from a bare checkout."""
+    try:
+        return version("stepscope")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def hyperparameters(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a parameter group's settings as JSON values."""
+    return {key: plain(value) for key, value in group.items() if key not in ("params", "param_names")}
+
+
+def plain(value: object) -> Any:
+    """Return a setting as a JSON value; what has no plain form is spelled out."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return value.item()
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
+
+
+def schedules(groups: list[dict[str, Any]], reader: Reader | None) -> dict[str, list[float]]:
+    """Return what may change from step to step, one number per group: learning rate and decay rates."""
+    decays = [reader.decays(group) if reader else (math.nan, math.nan) for group in groups]
+    return {
+        "lr": [float(group.get("lr", math.nan)) for group in groups],
+        "beta1": [beta1 for beta1, _ in decays],
+        "beta2": [beta2 for _, beta2 in decays],
+        "weight_decay": [float(group.get("weight_decay", 0.0)) for group in groups],
+    }

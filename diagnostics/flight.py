@@ -1,0 +1,51 @@
+"""The flight recorder: the last thousand steps in full, for the moment after something went wrong."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .trace import SUMS
+
+LENGTH = 1000
+"""Steps kept."""
+
+KEPT = ("active", "rising", "nonfinite", "a", "b", "c_plus", "g2", "rms2")
+"""What is kept of each step, per tensor, over its watched coordinates."""
+
+COLUMN_OF = np.array([SUMS.index(name) for name in KEPT])
+
+
+class FlightRecorder:
+    """A ring of the newest steps' sums, shape `(LENGTH, tensors, len(KEPT))` in float32."""
+
+    def __init__(self, tensors: int) -> None:
+        self.steps = np.zeros(LENGTH, np.int64)
+        self.ring = np.zeros((LENGTH, tensors, len(KEPT)), np.float32)
+
+    def add(self, step: int, last: NDArray[np.float64]) -> None:
+        """Keep one step's sums `(tensors, len(SUMS))` in place of the oldest."""
+        slot = step % LENGTH
+        self.steps[slot] = step
+        with np.errstate(over="ignore"):
+            self.ring[slot] = last[:, COLUMN_OF]
+
+    def window(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the kept steps, oldest first, and their sums `(steps, tensors, len(KEPT))`."""
+        order = np.argsort(self.steps, kind="stable")
+        order = order[self.steps[order] > 0]
+        return self.steps[order], self.ring[order]
+
+    def save(self, path: Path, names: list[str]) -> None:
+        """Write the window to an .npz file that appears whole or not at all."""
+        steps, sums = self.window()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez_compressed(
+                file, steps=steps, sums=sums, tensors=np.array(names), columns=np.array(KEPT)
+            )
+        os.replace(partial, path)

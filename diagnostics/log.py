@@ -1,0 +1,276 @@
+"""Log: the ordered rows that a run is made of, in memory, in SQLite, or in a file of JSON lines.
+
+A committed row survives the death of the process, and a second process may read while the first writes.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+from .reading import LINES, SQLITE, complete_lines, holds_log, read_columns, select, unreadable
+from .rows import Columns, Row, from_columns, from_line, to_columns, to_line
+
+__all__ = ["JsonLinesLog", "Log", "MemoryLog", "Row", "SqliteLog", "open_log"]
+
+logger = logging.getLogger("stepscope")
+
+REPLACED = ("tensors", "drift")
+"""Kinds of which only the newest row counts."""
+
+SLACK = 16_000_000
+"""Bytes of outdated rows that a file of lines may carry before it is rewritten."""
+
+TABLE = """CREATE TABLE IF NOT EXISTS log
+(id INTEGER PRIMARY KEY, kind TEXT, segment INTEGER, step INTEGER, facts TEXT, numbers BLOB, shape TEXT)"""
+
+
+class Log(Protocol):
+    """What a monitor writes to."""
+
+    def append(self, row: Row) -> None:
+        """Take a row; it is written at the next commit."""
+
+    def rows(self) -> Iterable[Row]:
+        """Return the rows in order, those not yet committed included; a closed log still answers."""
+
+    def thin(self, keep: Callable[[int], bool]) -> None:
+        """Drop the records of steps not kept, except the newest record; what was appended is committed."""
+
+    def commit(self) -> None:
+        """Write what was appended: all of it or, with an `OSError` or `sqlite3.Error`, nothing."""
+
+    def close(self) -> None:
+        """Commit and let go of the file; closing twice is harmless."""
+
+
+class MemoryLog:
+    """A log that lives as long as the process."""
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+
+    def append(self, row: Row) -> None:
+        """Take a copy of the row."""
+        if row.kind in REPLACED:
+            self._rows = [old for old in self._rows if old.kind != row.kind]
+        self._rows.append(copy.deepcopy(row))
+
+    def rows(self) -> list[Row]:
+        """Return the rows in order."""
+        return list(self._rows)
+
+    def thin(self, keep: Callable[[int], bool]) -> None:
+        """Drop the records of steps not kept, except the newest record."""
+        doomed = outgrown([(n, row.step) for n, row in enumerate(self._rows) if row.kind == "record"], keep)
+        self._rows = [row for n, row in enumerate(self._rows) if n not in doomed]
+
+    def commit(self) -> None:
+        """Do nothing: memory is all there is."""
+
+    def close(self) -> None:
+        """Do nothing: memory is all there is."""
+
+
+class SqliteLog:
+    """A log in the table `log` of a SQLite database with a write-ahead log, which readers never block.
+
+    Raises:
+        ValueError: if the file is no database, or another program's.
+        sqlite3.OperationalError: if no write-ahead log can be kept here.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pending: list[Columns] = []
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def append(self, row: Row) -> None:
+        """Take a row; no lock is held until the next commit."""
+        self._pending.append(to_columns(row))
+
+    def rows(self) -> list[Row]:
+        """Return the rows in order, those not yet committed included."""
+        return [from_columns(columns) for columns in [*read_columns(self._path), *self._pending]]
+
+    def thin(self, keep: Callable[[int], bool]) -> None:
+        """Drop the records of steps not kept, except the newest record; later rows fill the free pages."""
+        with self._transaction() as connection:
+            self._insert(connection)
+            records = connection.execute(
+                "SELECT id, step FROM log WHERE kind = 'record' ORDER BY id"
+            ).fetchall()
+            doomed = [(key,) for key in outgrown(records, keep)]
+            connection.executemany("DELETE FROM log WHERE id = ?", doomed)
+        self._pending.clear()
+
+    def commit(self) -> None:
+        """Write what was appended in one transaction."""
+        if self._pending:
+            with self._transaction() as connection:
+                self._insert(connection)
+            self._pending.clear()
+
+    def close(self) -> None:
+        """Commit, and fold the write-ahead log into the database."""
+        try:
+            self.commit()
+        finally:
+            self._connection.close()
+
+    def _prepare(self) -> None:
+        try:
+            holds_log(self._connection)
+            (mode,) = self._connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError:
+            raise
+        except (ValueError, sqlite3.DatabaseError) as error:
+            raise unreadable(self._path, error) from error
+        if mode != "wal":
+            raise sqlite3.OperationalError(f"SQLite keeps a {mode} journal here instead of a write-ahead log")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute(
+            "PRAGMA secure_delete = OFF"
+        )  # some builds overwrite with zeros what is deleted
+        self._connection.execute("PRAGMA journal_size_limit = 16777216")
+        self._connection.execute(TABLE)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        with self._connection:
+            yield self._connection
+
+    def _insert(self, connection: sqlite3.Connection) -> None:
+        for columns in self._pending:
+            if columns[0] in REPLACED:
+                connection.execute("DELETE FROM log WHERE kind = ?", columns[:1])
+            connection.execute(
+                "INSERT INTO log (kind, segment, step, facts, numbers, shape) VALUES (?, ?, ?, ?, ?, ?)",
+                columns,
+            )
+
+
+class JsonLinesLog:
+    """A log in a file that is appended to, a JSON object per line: for file systems without shared memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pending: list[bytes] = []
+        self._newest: dict[str, int] = {}  # length of the newest row of each replaced kind
+        self._stale = 0
+        self._file = path.open("ab", buffering=0)
+        self._file.truncate(sum(map(len, complete_lines(path))))
+
+    def append(self, row: Row) -> None:
+        """Take a row; it is written at the next commit."""
+        line = to_line(row)
+        if row.kind in REPLACED:
+            self._stale += self._newest.get(row.kind, 0)
+            self._newest[row.kind] = len(line)
+        self._pending.append(line)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows in order, those not yet committed included."""
+        yield from map(from_line, complete_lines(self._path))
+        yield from map(from_line, self._pending)
+
+    def thin(self, keep: Callable[[int], bool]) -> None:
+        """Rewrite the file without outdated rows and the records not kept, except the newest record."""
+        self.commit()
+        lines = list(complete_lines(self._path))
+        heads = [(head["kind"], head["step"]) for head in map(json.loads, lines)]
+        doomed = outgrown([(n, step) for n, (kind, step) in enumerate(heads) if kind == "record"], keep)
+        for replaced in REPLACED:
+            doomed |= set([n for n, (kind, _) in enumerate(heads) if kind == replaced][:-1])
+        replace_file(self._path, b"".join(line for n, line in enumerate(lines) if n not in doomed))
+        self._file.close()
+        self._file = self._path.open("ab", buffering=0)
+        self._stale = 0
+
+    def commit(self) -> None:
+        """Write what was appended; if that fails midway, what did get written is taken back."""
+        if not self._pending:
+            return
+        rest, end = memoryview(b"".join(self._pending)), os.fstat(self._file.fileno()).st_size
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(end)
+            raise
+        self._pending.clear()
+        if self._stale > SLACK:
+            self.thin(lambda step: True)
+
+    def close(self) -> None:
+        """Commit and close the file."""
+        try:
+            self.commit()
+        finally:
+            self._file.close()
+
+
+def open_log(directory: Path) -> Log:
+    """Open the log of a run for writing: the one that is there, else the best that works here."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if (directory / SQLITE).exists():
+        return SqliteLog(directory / SQLITE)
+    if (directory / LINES).exists():
+        return JsonLinesLog(directory / LINES)
+    try:
+        probe(directory)
+    except (OSError, sqlite3.Error) as error:
+        log = JsonLinesLog(directory / LINES)
+        logger.warning(
+            "SQLite's write-ahead log does not work in '%s' (%s); the run is written to %s instead.",
+            directory,
+            error,
+            LINES,
+        )
+        return log
+    return SqliteLog(directory / SQLITE)
+
+
+def probe(directory: Path) -> None:
+    """Write a scratch database and read it beside the writer: some file systems promise a WAL, then fail."""
+    with tempfile.TemporaryDirectory(prefix=".probe-", dir=directory, ignore_cleanup_errors=True) as scratch:
+        path = Path(scratch) / SQLITE
+        with closing(SqliteLog(path)) as log:
+            log.append(Row("probe", 0, 0, {}))
+            log.commit()
+            if len(select(path)) != 1:
+                raise sqlite3.OperationalError("a reader does not see what the writer committed")
+
+
+def outgrown(records: Iterable[tuple[int, int]], keep: Callable[[int], bool]) -> set[int]:
+    """Return the keys of those `(key, step)` whose step is not kept; the last one always is."""
+    return {key for key, step in list(records)[:-1] if not keep(step)}
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all, also when the machine stops."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

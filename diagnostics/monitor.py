@@ -1,0 +1,329 @@
+"""Monitor: hooks onto an optimizer and measures each step it takes; it never changes a number of the run."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import torch
+from torch.utils.hooks import RemovableHandle
+
+from . import facts
+from .recorder import Recorder
+from .sampling import Coordinates
+from .stepsizes import reader_of
+from .trace import SUMS, Trace
+from .watcher import Outcome, Watcher
+
+if TYPE_CHECKING:
+    from .diagnosis import Diagnosis
+    from .summary import Summary
+
+logger = logging.getLogger("stepscope")
+NONFINITE = SUMS.index("nonfinite")
+
+
+class Monitor:
+    """Records the effective stepsizes of an optimizer, step by step, and judges them at any time.
+
+    Args:
+        optimizer: any `torch.optim.Optimizer`; what is not readable is recorded by update size and alignment.
+        directory: where the run is kept; an existing run of the same optimizer is continued. None: in memory.
+        model: only for the tensors' names.
+        coordinates: how many coordinates of each tensor are watched, a random sample; `"all"` is exact.
+        seed: of that sample.
+        strict: raise what goes wrong inside the monitor, instead of reporting it once and standing aside.
+
+    Raises:
+        ValueError: for an optimizer without parameters, `coordinates` below 1, or a directory with another run.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        directory: str | Path | None = None,
+        *,
+        model: torch.nn.Module | None = None,
+        coordinates: int | Literal["all"] = 4096,
+        seed: int = 0,
+        strict: bool = False,
+    ) -> None:
+        facts.check_optimizer(optimizer)
+        self._limit = facts.coordinate_limit(coordinates)
+        self.optimizer, self.model, self.seed, self.strict = optimizer, model, seed, strict
+        self.directory = None if directory is None else Path(directory)
+        self._reader = reader_of(optimizer)
+        self._watched: set[int] = set()
+        self._groups_seen: list[int] = []
+        self._armed = self._proving = self._skipping = self._sick = False
+        self._closed = self._stood_aside = False
+        meta = facts.describe(optimizer, coordinates, seed)
+        self._recorder = Recorder(self.directory, meta, self._new_watchers())
+        if self._reader is None:
+            self._say_unreadable()
+        self._handles: list[RemovableHandle] = [
+            optimizer.register_step_pre_hook(self._guarded(Monitor._before_step)),
+            optimizer.register_step_post_hook(self._guarded(Monitor._after_step)),
+            optimizer.register_load_state_dict_post_hook(self._guarded(Monitor._state_loaded)),
+        ]
+        atexit.register(_close_at_exit, weakref.ref(self))
+
+    # --- what a user calls ---------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """Number of steps recorded so far; a skipped one does not count."""
+        return self._recorder.step
+
+    def log(self, **scalars: float | torch.Tensor) -> None:
+        """Record numbers beside the steps (`loss=loss`); one on an accelerator is read at the next record.
+
+        Raises:
+            RuntimeError: after `close`.
+            ValueError: for a tensor of more than one element.
+        """
+        if self._closed and not self._stood_aside:
+            raise RuntimeError(
+                f"this monitor was closed after step {self.step} and records nothing more; "
+                "create a new Monitor on the same directory to continue the run."
+            )
+        if self._stood_aside:
+            return
+        for name, value in scalars.items():
+            if isinstance(value, torch.Tensor):
+                if value.numel() != 1:
+                    raise ValueError(
+                        f"`{name}` must be a number or a tensor with one element, got shape {tuple(value.shape)}; "
+                        "log its mean, say."
+                    )
+                if value.device.type != "cpu":
+                    self._recorder.add_scalar(name, value.detach().clone())
+                    continue
+            self._recorder.add_scalar(name, float(value))
+
+    @property
+    def trace(self) -> Trace:
+        """Everything recorded so far, the newest step included."""
+        if not self._closed:
+            self._recorder.flush(self._schedules())
+        return self._recorder.trace()
+
+    def diagnose(self) -> Diagnosis:
+        """Judge the run as it stands; see `Trace.diagnose`."""
+        return self.trace.diagnose()
+
+    def summary(self) -> Summary:
+        """Return a table with a row per tensor; see `Trace.summary`."""
+        return self.trace.summary()
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report of the run as it stands to one self-contained HTML file, and return its path."""
+        from ..reports.page import render  # the one door from here up to the reports
+
+        name = self.directory.name if self.directory else type(self.optimizer).__name__
+        return render([(name, self.trace)], Path(path))
+
+    def close(self) -> None:
+        """Write what is left and let go of the optimizer. Closing twice is harmless."""
+        self._finish(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._finish(None if error is None else f"{type(error).__name__}: {error}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to continue the sums exactly, to be saved with the user's checkpoint.
+
+        It holds numbers, strings and tensors only, so `torch.load(weights_only=True)` reads it.
+        """
+        return {"seed": self.seed, "recorder": self._recorder.state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state_dict()`; records of later steps belong to a branch that was abandoned.
+
+        Raises:
+            ValueError: if the state was made with other tensors, another seed or other `coordinates`.
+        """
+        if state["seed"] != self.seed:
+            raise ValueError(
+                f"`state` must have been made with seed {self.seed}, got {state['seed']}: another seed watches other "
+                f"coordinates; pass `seed={state['seed']}` to Monitor."
+            )
+        self._recorder.restore(state["recorder"])
+
+    # --- hooks ---------------------------------------------------------------------------------------------
+
+    def _before_step(self) -> None:
+        self._armed = True
+        self._watch_new_groups()
+        self._proving = self._recorder.due()
+        groups, states = self.optimizer.param_groups, self.optimizer.state
+        for w in self._recorder.watchers:
+            w.before(groups[w.group], states.get(w.view.param, {}), self._proving)
+
+    def _after_step(self) -> None:
+        # A subclass that calls super().step() may fire the hooks twice, one pair inside the other. The inner post
+        # hook disarms, so that the step counts once.
+        if not self._armed:
+            return
+        self._armed = False
+        groups, states, step = self.optimizer.param_groups, self.optimizer.state, self.step + 1
+        outcomes = {
+            w.after(groups[w.group], states.get(w.view.param, {}), step, self._proving)
+            for w in self._recorder.watchers
+        }
+        if Outcome.STEPPED not in outcomes:
+            self._note_skip(outcomes)
+            return
+        self._skipping = False
+        self._recorder.advance()
+        self._note_troubles()
+        if self._proving:
+            self._recorder.record(self._schedules())
+
+    def _state_loaded(self) -> None:
+        for w in self._recorder.watchers:
+            w.accumulator.forget()
+        message = "the optimizer's state was replaced: the next stepsize is not compared with the last"
+        self._recorder.note("state loaded", message)
+
+    def _guarded(self, hook: Callable[[Monitor], None]) -> Callable[..., None]:
+        """Return the hook such that a fault inside it is reported once and the training goes on unwatched."""
+        reference = weakref.ref(self)  # the optimizer holds the hook, which must not keep the monitor alive
+
+        def guarded(*_: object) -> None:
+            monitor = reference()
+            if monitor is None or monitor._closed or _runs_out_of_sight():
+                return
+            try:
+                with torch.no_grad():
+                    hook(monitor)
+            except Exception as fault:
+                if monitor.strict:
+                    raise
+                monitor._stand_aside(fault)
+
+        return guarded
+
+    def _stand_aside(self, fault: Exception) -> None:
+        self._stood_aside, text = True, f"{type(fault).__name__}: {fault}"
+        logger.error(
+            "stepscope stops watching after step %d, and the training goes on: %s. What was recorded stays readable.",
+            self.step,
+            text,
+        )
+        try:
+            self._recorder.note("fault", text)
+            self._finish(text)
+        except Exception:
+            self._let_go()
+
+    # --- the tensors -----------------------------------------------------------------------------------------
+
+    def _new_watchers(self) -> list[Watcher]:
+        """Return watchers for the parameters that have none yet."""
+        names = facts.parameter_names(self.optimizer, self.model)
+        fresh = []
+        for g, group in enumerate(self.optimizer.param_groups):
+            for param in group["params"]:
+                if id(param) not in self._watched:
+                    self._watched.add(id(param))
+                    name = names[id(param)]
+                    coordinates = Coordinates(param, self._limit, self.seed, name)
+                    fresh.append(Watcher(param, name, g, coordinates, self._reader))
+        self._groups_seen = self._group_sizes()
+        return fresh
+
+    def _group_sizes(self) -> list[int]:
+        return [len(group["params"]) for group in self.optimizer.param_groups]
+
+    def _watch_new_groups(self) -> None:
+        if self._group_sizes() == self._groups_seen:
+            return
+        fresh = self._new_watchers()
+        self._recorder.add(fresh)
+        self._recorder.note("group added", f"{len(fresh)} more tensors from here on")
+
+    def _schedules(self) -> dict[str, list[float]]:
+        return facts.schedules(self.optimizer.param_groups, self._reader)
+
+    # --- what is noted -----------------------------------------------------------------------------------------
+
+    def _say_unreadable(self) -> None:
+        kind = type(self.optimizer).__name__
+        message = (
+            f"no elementwise stepsize is known for {kind}; update size, update-to-weight ratio and alignment are "
+            "recorded instead"
+        )
+        self._recorder.note("unreadable", message)
+        logger.warning("stepscope: %s", message)
+
+    def _note_skip(self, outcomes: set[Outcome]) -> None:
+        if not self._skipping:
+            why = (
+                "the optimizer's own counter did not advance (a loss scaler met non-finite gradients, say)"
+                if Outcome.SKIPPED in outcomes
+                else "no watched parameter had a gradient"
+            )
+            self._recorder.note("skipped", f"a call of `step()` moved nothing: {why}")
+        self._skipping = True
+
+    def _note_troubles(self) -> None:
+        recorder = self._recorder
+        for row, w in enumerate(recorder.watchers):
+            if w.jump is not None and w.counted is not None:
+                kind = "moment reset" if w.counted < w.jump else "step jump"
+                recorder.note(kind, f"the optimizer's counter went from {w.jump:g} to {w.counted:g}", w.name)
+                w.jump = None
+            if w.trouble is not None:
+                recorder.unread(row)
+                recorder.note("unreadable", w.trouble, w.name)
+                logger.warning("stepscope reads no stepsize of %s: %s", w.name, w.trouble)
+                w.trouble = None
+        sick = np.flatnonzero(recorder.last[:, NONFINITE] > 0)
+        if len(sick) and not self._sick:
+            first = recorder.watchers[sick[0]].name
+            recorder.note("nonfinite", f"NaN or infinite values in {len(sick)} tensors, first {first}", first)
+            recorder.save_flight()
+        self._sick = bool(len(sick))
+
+    # --- the end ---------------------------------------------------------------------------------------------
+
+    def _finish(self, crash: str | None) -> None:
+        if self._closed:
+            return
+        recorder = self._recorder
+        recorder.note("closed", f"after an error: {crash}" if crash else "closed by its owner")
+        recorder.flush(self._schedules())
+        if crash:
+            recorder.save_flight()
+        recorder.log.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._closed = True
+        for handle in self._handles:
+            handle.remove()
+
+
+def _runs_out_of_sight() -> bool:
+    """Return whether Python code here would be traced or captured instead of run."""
+    return torch.compiler.is_compiling() or (
+        torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    )
+
+
+def _close_at_exit(reference: weakref.ref[Monitor]) -> None:
+    monitor = reference()
+    if monitor is not None and not monitor._closed:
+        monitor._finish("the process ended with the monitor open")

@@ -1,0 +1,248 @@
+"""Recorder: keeps the running sums of all watched tensors and decides what of them is written, and when."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .accumulators import Coefficients
+from .drift import Stretches
+from .flight import FlightRecorder
+from .log import Log, MemoryLog, Row, open_log
+from .schedule import Schedule
+from .store import build_trace, load, write_meta
+from .trace import COLUMNS, ERRORS, SUMS, Trace
+from .watcher import Watcher
+
+Array = NDArray[np.float64]
+logger = logging.getLogger("stepscope")
+
+RECORD_BYTES = 24_000_000
+"""What the evenly spread records may take on disk; the number of tensors decides how many records that is."""
+MOST_RECORDS = 2048
+COMMIT_SECONDS = 1.0
+"""A killed process loses at most the records of this long, or of one record interval."""
+RMS2 = SUMS.index("rms2")
+UNSCALED = np.array([name in ("rms2", "steps") for name in SUMS])
+"""Means and counts of the tensor as a whole, which a sample estimates without scaling up."""
+
+
+class Recorder:
+    """The sums of one run, per tensor, and the log they are written to.
+
+    `last` holds the newest step's sums, shape `(tensors, len(SUMS))`; the watchers write into its rows. `step` is
+    the number of steps recorded so far.
+    """
+
+    def __init__(self, directory: Path | None, meta: dict[str, Any], watchers: list[Watcher]) -> None:
+        self.directory, self.watchers = directory, []
+        self.step, self.segment, self.harm_from = 0, 0, 0
+        self.stretches = Stretches(0)
+        self.last = self.sums = np.zeros((0, len(SUMS)))
+        self.rms_max = np.zeros(0)
+        self.base_error = np.zeros((0, len(ERRORS)))
+        self.scalars: dict[str, list[float]] = {}
+        self._pending: list[tuple[str, torch.Tensor]] = []
+        self._recorded, self._committed = -1, time.monotonic()
+        past = self._past(directory, meta, watchers)
+        self.meta = past.meta if past else meta
+        self.log: Log = open_log(directory) if directory else MemoryLog()
+        if past is None and directory:
+            write_meta(directory, meta)
+        self.add(watchers)
+        if past is not None:
+            self._continue(past)
+
+    def add(self, watchers: list[Watcher]) -> None:
+        """Make room for more tensors."""
+        self.stretches.extend(sum(w.coordinates.lead for w in watchers))
+        self.watchers = [*self.watchers, *watchers]
+        more = len(watchers)
+        self.last, self.sums = (np.pad(x, ((0, more), (0, 0))) for x in (self.last, self.sums))
+        self.rms_max = np.pad(self.rms_max, (0, more))
+        self.base_error = np.pad(self.base_error, ((0, more), (0, 0)))
+        end = 0
+        for row, watcher in enumerate(self.watchers):
+            begin, end = end, end + watcher.coordinates.lead
+            watcher.accumulator.attach(self.last[row], self.stretches.current[:, begin:end])
+        row_bytes = 8 * len(COLUMNS) * max(1, len(self.watchers))
+        self.schedule = Schedule(min(MOST_RECORDS, max(256, RECORD_BYTES // row_bytes)))
+        self.schedule.widen(self.step)
+        self.flight = FlightRecorder(len(self.watchers))
+        self.write_layout()
+
+    # --- as the run goes on ----------------------------------------------------------------------------------
+
+    def due(self) -> bool:
+        """Return whether the coming step is one to record."""
+        return self.schedule.keeps(self.step + 1)
+
+    def advance(self) -> None:
+        """Take the newest step's sums in."""
+        self.step += 1
+        self.sums += self.last
+        np.fmax(self.rms_max, np.sqrt(self.last[:, RMS2]), out=self.rms_max)
+        self.stretches.advance()
+        self.flight.add(self.step, self.last)
+
+    def note(self, kind: str, message: str, tensor: str | None = None) -> None:
+        """Write an event down at once."""
+        self._append("event", {"kind": kind, "message": message, "tensor": tensor})
+        self.commit()
+
+    def add_scalar(self, name: str, value: float | torch.Tensor) -> None:
+        """Take a logged number in; one that lies on an accelerator waits there until the next record."""
+        if isinstance(value, torch.Tensor):
+            self._pending.append((name, value))
+            return
+        entry = self.scalars.setdefault(name, [math.nan, 0.0, 0.0])
+        entry[0] = value
+        if math.isfinite(value):
+            entry[1] += value
+            entry[2] += 1.0
+
+    def record(self, groups: Mapping[str, list[float]]) -> None:
+        """Write the sums as they stand, thinning older records when they have become too many."""
+        for name, value in self._pending:
+            self.add_scalar(name, float(value))
+        self._pending.clear()
+        facts = {"groups": dict(groups), "scalars": {name: list(entry) for name, entry in self.scalars.items()}}
+        self._append("record", facts, self._rows())
+        self._recorded = self.step
+        if self.schedule.widen(self.step):
+            self.log.thin(self.schedule.keeps)
+        if time.monotonic() - self._committed > COMMIT_SECONDS:
+            self.commit()
+
+    def _rows(self) -> Array:
+        """Return one row per tensor, in the order of `COLUMNS`, scaled up to the whole tensor."""
+        rows = []
+        for w, sums, base, rms_max in zip(
+            self.watchers, self.sums, self.base_error, self.rms_max, strict=True
+        ):
+            scaled = np.where(UNSCALED, sums, sums * w.coordinates.scale)
+            errors = base + w.coordinates.standard_error(w.accumulator.each)
+            rows.append(np.concatenate([scaled, errors, w.instants(rms_max)]))
+        return np.array(rows).reshape(len(self.watchers), len(COLUMNS))
+
+    def flush(self, groups: Mapping[str, list[float]]) -> None:
+        """Write the newest step and what the harm test needs, whether or not it is due."""
+        if self._recorded != self.step and self.step > 0:
+            self.record(groups)
+        self.commit()
+
+    def commit(self) -> None:
+        """Put everything written so far on disk."""
+        leads = [w.coordinates for w in self.watchers]
+        gram = self.stretches.gram([(c.lead, c.numel / max(1, c.lead)) for c in leads])
+        if gram is not None:
+            (first, last), *products = gram
+            window = {"first_step": self.harm_from + first, "last_step": self.harm_from + last}
+            self._append("drift", window, np.stack(products))
+        self.log.commit()
+        self._committed = time.monotonic()
+
+    def save_flight(self) -> None:
+        """Dump the flight recorder; without a directory it stays in memory as `flight`."""
+        if self.directory:
+            names = [w.name for w in self.watchers]
+            self.flight.save(self.directory / "snapshots" / f"flight-{self.step}.npz", names)
+
+    def write_layout(self) -> None:
+        """Write what is known of each tensor; newer layouts replace older ones."""
+        self._append("tensors", {"tensors": [vars(w.info()) for w in self.watchers]})
+
+    def unread(self, row: int) -> None:
+        """Blank the sums of a tensor whose stepsize turned out not to be readable."""
+        stepsizes = [i for i, name in enumerate(SUMS) if name not in ("g2", "nonfinite", "steps")]
+        self.sums[row, stepsizes] = math.nan
+        self.write_layout()
+
+    def trace(self) -> Trace:
+        """Return what the log holds."""
+        return build_trace(self.meta, self.log.rows())
+
+    def _append(self, kind: str, facts: dict[str, Any], numbers: Array | None = None) -> None:
+        self.log.append(Row(kind, self.segment, self.step, facts, numbers))
+
+    # --- continuing ------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _past(directory: Path | None, meta: dict[str, Any], watchers: list[Watcher]) -> Trace | None:
+        """Return the run that `directory` already holds, if it is this one."""
+        if directory is None or not (directory / "meta.json").exists():
+            return None
+        past = load(directory)
+        here, there = ([(t.name, t.shape) for t in ts] for ts in ([w.info() for w in watchers], past.tensors))
+        if past.meta.get("optimizer") != meta["optimizer"] or (there and here != there):
+            raise ValueError(
+                f"{directory} holds the record of another run ({past.meta.get('optimizer')}, {len(there)} tensors), "
+                f"expected {meta['optimizer']} with these {len(here)}; choose another directory."
+            )
+        return past
+
+    def _continue(self, past: Trace) -> None:
+        """Go on with the sums of a run recorded earlier; its standard errors are added to the coming ones."""
+        self.segment = max((row.segment for row in self.log.rows()), default=0)
+        if len(past.steps):
+            self.step = self.harm_from = int(past.steps[-1])
+            newest = past.values[-1]
+            scale = np.array([w.coordinates.scale for w in self.watchers])[:, None]
+            self.sums[:] = newest[:, : len(SUMS)] / np.where(UNSCALED, 1.0, scale)
+            self.base_error[:] = newest[:, len(SUMS) : len(SUMS) + len(ERRORS)]
+            self.rms_max[:] = np.nan_to_num(newest[:, COLUMNS.index("rms_max")])
+            self.scalars = {n: [s.last[-1], s.total[-1], s.count[-1]] for n, s in past.scalars.items()}
+        self.schedule.widen(self.step)
+        self.begin_segment(f"the run was reopened after step {self.step}; the harm test starts anew from here")
+
+    def begin_segment(self, message: str) -> None:
+        """Mark that what follows continues from `step`; later records of earlier segments are superseded."""
+        self.segment += 1
+        self._recorded = -1
+        self._append("segment", {"from": self.step + 1})
+        self.write_layout()
+        self.note("resumed", message)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything needed to continue exactly: numbers, and arrays as tensors."""
+        arrays = {"sums": self.sums, "rms_max": self.rms_max, "base_error": self.base_error}
+        arrays |= {f"stretches/{key}": value for key, value in self.stretches.state().items()}
+        for w in self.watchers:
+            arrays |= {f"{w.name}/root": w.accumulator.root, f"{w.name}/each": w.accumulator.each}
+        return {
+            "step": self.step,
+            "harm_from": self.harm_from,
+            "scalars": {name: list(entry) for name, entry in self.scalars.items()},
+            "then": {w.name: list(w.accumulator.then or ()) for w in self.watchers},
+            "arrays": {key: torch.from_numpy(np.array(value)) for key, value in arrays.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state()` of a recorder of the same tensors, coordinates and seed."""
+        arrays = {key: value.numpy() for key, value in state["arrays"].items()}
+        mine = self.state()["arrays"]
+        if {key: tuple(x.shape) for key, x in mine.items()} != {key: x.shape for key, x in arrays.items()}:
+            raise ValueError(
+                "`state` must come from a monitor of the same tensors and `coordinates`, got one with others; "
+                "resume with the same model, or start without the monitor's state."
+            )
+        self.step, self.harm_from = int(state["step"]), int(state["harm_from"])
+        self.scalars = {name: list(entry) for name, entry in state["scalars"].items()}
+        self.sums[:], self.rms_max[:] = arrays["sums"], arrays["rms_max"]
+        self.base_error[:] = arrays["base_error"]
+        prefix = "stretches/"
+        self.stretches.restore({k.removeprefix(prefix): x for k, x in arrays.items() if k.startswith(prefix)})
+        for w in self.watchers:
+            w.accumulator.root[:], w.accumulator.each[:] = arrays[f"{w.name}/root"], arrays[f"{w.name}/each"]
+            then = state["then"][w.name]
+            w.accumulator.then = Coefficients(*then) if then else None
+        self.schedule.widen(self.step)
+        self.begin_segment(f"continued from a saved state of step {self.step}")

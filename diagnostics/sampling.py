@@ -1,0 +1,103 @@
+"""Which coordinates of a tensor are watched, how they are read, and what a sample of them leaves unknown."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Values = NDArray[np.floating]
+
+NUMPY_DTYPES = (torch.float32, torch.float64)
+"""Dtypes that keep their values in numpy; narrower ones are widened to float32, which is exact."""
+
+LEAD = 256
+"""Coordinates per tensor on which the harm test runs: it keeps 51 numbers for each, so it takes fewer than the sums."""
+
+
+class Coordinates:
+    """The watched coordinates of one parameter: all of them, or a simple random sample without replacement.
+
+    The sample depends on the seed and the tensor's name alone, so that a resumed run watches the same coordinates.
+    Its first `lead` members are themselves a random sample: those of the harm test.
+    A complex number is two real coordinates, as torch's own optimizers treat it.
+    """
+
+    def __init__(self, param: torch.Tensor, limit: int | None, seed: int, name: str) -> None:
+        self.numel = param.numel() * (2 if param.is_complex() else 1)
+        self.index: NDArray[np.int64] | None = None
+        if limit is not None and limit < self.numel:
+            self.index = sample(self.numel, limit, LEAD, seed, name)
+            self._torch_index = torch.from_numpy(self.index)
+        self.watched = self.numel if self.index is None else limit or 0
+        self.lead = min(LEAD, self.watched)
+        self.scale = self.numel / self.watched if self.watched else 1.0
+
+    def take(self, tensor: torch.Tensor) -> Values:
+        """Return the watched coordinates of a tensor of the parameter's shape, as float32 or float64, 1-D."""
+        tensor = tensor.detach()
+        if tensor.is_complex():
+            tensor = torch.view_as_real(tensor)
+        if tensor.is_sparse:
+            return self._take_sparse(tensor.coalesce())[0]
+        if self.index is None:
+            return as_numpy(tensor.reshape(-1))
+        if tensor.device.type == "cpu" and tensor.dtype in NUMPY_DTYPES and tensor.is_contiguous():
+            taken: Values = tensor.numpy().reshape(-1).take(self.index)
+            return taken
+        return as_numpy(torch.take(tensor, self._torch_index.to(tensor.device)))
+
+    def touched(self, gradient: torch.Tensor) -> NDArray[np.bool_] | None:
+        """Return which watched coordinates a sparse gradient names; None for a dense one, which names all."""
+        return self._take_sparse(gradient.detach().coalesce())[1] if gradient.is_sparse else None
+
+    def _take_sparse(self, gradient: torch.Tensor) -> tuple[Values, NDArray[np.bool_]]:
+        """Look the watched coordinates up among the stored rows, without building the dense tensor."""
+        if gradient.sparse_dim() != 1:
+            dense = self.take(gradient.to_dense())
+            return dense, dense != 0
+        rows, values = gradient.indices()[0].cpu().numpy(), as_numpy(gradient.values().reshape(-1))
+        index = np.arange(self.numel) if self.index is None else self.index
+        if len(rows) == 0:
+            return np.zeros(len(index), values.dtype), np.zeros(len(index), np.bool_)
+        width = values.size // len(rows)
+        row, offset = np.divmod(index, width)
+        place = np.minimum(np.searchsorted(rows, row), len(rows) - 1)
+        touched = rows[place] == row
+        return np.where(touched, values[place * width + offset], values.dtype.type(0)), touched
+
+    def standard_error(self, per_coordinate: Array) -> Array:
+        """Return the standard error of Σ over the whole tensor, estimated from sums per coordinate `(k, watched)`.
+
+        Simple random sampling without replacement: N·sqrt((1 - n/N)·s²/n), for n of N coordinates watched.
+        """
+        n, total = self.watched, self.numel
+        if n == total:
+            return np.zeros(len(per_coordinate))
+        if n < 2:
+            return np.full(len(per_coordinate), np.nan)
+        variance = per_coordinate.var(axis=1, ddof=1)
+        error: Array = total * np.sqrt((1 - n / total) * variance / n)
+        return error
+
+
+def sample(numel: int, count: int, lead: int, seed: int, name: str) -> NDArray[np.int64]:
+    """Return `count` of `numel` indices drawn without replacement, the first `lead` and the rest each sorted.
+
+    Sorted indices walk through memory in one direction, which is what makes reading them cheap.
+    """
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+    drawn = rng.choice(numel, size=count, replace=False).astype(np.int64)
+    return np.concatenate([np.sort(drawn[:lead]), np.sort(drawn[lead:])])
+
+
+def as_numpy(tensor: torch.Tensor) -> Values:
+    """Return a 1-D tensor as a numpy array of its own precision, or float32 where numpy has no such dtype."""
+    if tensor.dtype not in NUMPY_DTYPES:
+        tensor = tensor.to(torch.float32)
+    values: Values = tensor.cpu().numpy()
+    return values

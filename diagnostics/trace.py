@@ -1,0 +1,177 @@
+"""Trace: the one record that every room exchanges.
+
+A trace holds cumulative sums, not averages, so that thinning its records loses resolution and nothing else:
+the sum over any stretch of steps between two records is the difference of two rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas
+
+    from .diagnosis import Diagnosis
+    from .summary import Summary
+
+Array = NDArray[np.float64]
+
+SUMS = (
+    "active",  # Σ_t number of coordinates that took a step (those whose second moment is not zero)
+    "compared",  # Σ_t number of coordinates that have a previous stepsize to compare with
+    "rising",  # Σ_t number of coordinates with e_t > e_{t-1}
+    "eps_bound",  # Σ_t number of coordinates where eps is larger than the root it is added to
+    "nonfinite",  # Σ_t number of coordinates with a NaN or infinite gradient or second moment
+    "a",  # Σ_t ‖e_t‖_1, the accumulation of effective stepsizes
+    "b",  # Σ_t ‖e_t g_t‖², the variance term
+    "c",  # Σ_t ‖e_t - e_{t-1}‖_1, the oscillation
+    "c_plus",  # Σ_t ‖max(0, e_t - e_{t-1})‖_1, the rises alone
+    "e2",  # Σ_t ‖e_t‖²
+    "delta2",  # Σ_t ‖e_t - e_{t-1}‖²
+    "c_lr",  # the part of c that the learning rate makes
+    "c_bias",  # the part of c that the bias correction makes
+    "c_v",  # the part of c that the second moment makes
+    "rise_lr",  # the same three parts of c_plus
+    "rise_bias",
+    "rise_v",
+    "g2",  # Σ_t ‖g_t‖²
+    "rms2",  # Σ_t RMS_t², RMS_t² = mean over coordinates of g²/max(v̂, eps²)
+    "steps",  # number of steps that the tensor took
+)
+"""Cumulative columns. Sums over coordinates are scaled up from the watched ones to the whole tensor."""
+
+ERRORS = ("a_se", "b_se", "c_se", "c_plus_se")
+"""Standard errors of a, b, c, c_plus that come from watching a sample; zero when every coordinate is watched."""
+
+INSTANTS = (
+    "e_min",
+    "e_p1",
+    "e_p50",
+    "e_p99",
+    "e_max",  # quantiles of the stepsize over the watched coordinates, at the record
+    "rms_max",  # the largest RMS_t so far
+    "weight_rms",  # root mean square of the parameter, at the record
+    "update_rms",  # root mean square of the step Δθ, at the record
+    "alignment",  # cosine of Δθ and -g, at the record
+)
+"""Columns that hold at the record itself; NaN where the optimizer has no such quantity."""
+
+COLUMNS = SUMS + ERRORS + INSTANTS
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One parameter tensor: its name, size, how much of it is watched, and the formula its stepsize is read by."""
+
+    name: str
+    shape: tuple[int, ...]
+    numel: int
+    watched: int
+    group: int
+    formula: str | None
+    """The stepsize formula; None where this optimizer has no elementwise stepsize."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened at a step: resumed, skipped step, non-finite, group added, unreadable, closed …."""
+
+    step: int
+    kind: str
+    message: str
+    tensor: str | None = None
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """A logged scalar at the records: the newest value, and the cumulative sum and count of the finite ones."""
+
+    steps: NDArray[np.int64]
+    last: Array
+    total: Array
+    count: Array
+
+    def means(self) -> Array:
+        """Return the mean of the values logged between each record and the one before, shape `(records,)`."""
+        count = np.diff(self.count, prepend=0.0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(count > 0, np.diff(self.total, prepend=0.0) / count, self.last)
+
+
+@dataclass(frozen=True)
+class DriftRecord:
+    """What the harm test needs of the last half of the run: inner products between its k stretches, per tensor.
+
+    `gram_dd`, `gram_dg`, `gram_gg` have shape `(tensors, k, k)`; entry (i, j) of `gram_dg` is ⟨d_i, g_j⟩ with
+    coordinates weighted by their mean stepsize and scaled up to the whole tensor (see `drift.py`).
+    """
+
+    first_step: int
+    last_step: int
+    gram_dd: Array
+    gram_dg: Array
+    gram_gg: Array
+
+
+@dataclass
+class Trace:
+    """The record of one run, in memory: `values[r, p, COLUMNS.index(name)]` at `steps[r]` for `tensors[p]`."""
+
+    meta: dict[str, Any]
+    tensors: list[TensorInfo]
+    steps: NDArray[np.int64]
+    values: Array
+    groups: dict[str, Array] = field(default_factory=dict)
+    """Hyper-parameters at the records ("lr", "beta1", "beta2", …), each of shape `(records, groups)`."""
+    scalars: dict[str, Scalars] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    drift: DriftRecord | None = None
+
+    def column(self, name: str) -> Array:
+        """Return one column for every record and tensor, shape `(records, tensors)`."""
+        return self.values[:, :, COLUMNS.index(name)]
+
+    def total(self, name: str) -> Array:
+        """Return a cumulative column summed over the tensors that have it, shape `(records,)`."""
+        if name not in SUMS:
+            raise ValueError(f"`name` must be one of the cumulative columns {SUMS}, got {name!r}.")
+        return np.nansum(self.column(name), axis=1)
+
+    def diagnose(self) -> Diagnosis:
+        """Judge the run: the conditions, the harm test, one verdict and findings in words."""
+        from .diagnosis import diagnose
+
+        return diagnose(self)
+
+    def summary(self) -> Summary:
+        """Return a table with a row per tensor; `str()` prints it."""
+        from .summary import summarize
+
+        return summarize(self)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return every record as a table indexed by (step, tensor), one column per name in `COLUMNS`."""
+        import pandas
+
+        names = [tensor.name for tensor in self.tensors]
+        index = pandas.MultiIndex.from_product([self.steps, names], names=["step", "tensor"])
+        return pandas.DataFrame(self.values.reshape(-1, len(COLUMNS)), index=index, columns=list(COLUMNS))
+
+    def save(self, path: str | Path) -> None:
+        """Write the trace as a new run directory at `path`."""
+        from .store import save
+
+        save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """Read the run directory at `path`, also while another process writes it."""
+        from .store import load
+
+        return load(Path(path))
+

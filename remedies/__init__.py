@@ -1,0 +1,3 @@
+"""What to do about a diagnosis: torch optimizers, wrappers and schedulers."""
+
+__all__: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""From a trace and its diagnosis to something a person looks at."""

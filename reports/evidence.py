@@ -1,0 +1,244 @@
+"""What decided a verdict: the block ratios with the rule drawn in, and ρ with its interval.
+
+Each figure is a function that returns its data as plain arrays, and one that draws such data on axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..diagnostics.conditions import Condition, block_edges
+from ..diagnostics.drift import Harm, judge_harm
+from ..diagnostics.trace import Trace
+from .figures import PANELS, largest
+from .numerals import interval, number, shorten
+from .theme import (
+    BLUE,
+    GREEN,
+    INK,
+    MARKERS,
+    MUTED,
+    SERIES,
+    VERMILLION,
+    WASH,
+    label_ends,
+    log_steps,
+    log_values,
+    say,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = NDArray[np.float64]
+
+HOLDS, VIOLATED = -0.2, -0.1  # the slopes of the decision rule, docs/theory.md 4.2
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A block ratio, the blocks that were judged and those that were not, and the slope that decided."""
+
+    name: str
+    t: Array
+    values: Array
+    dropped_t: Array
+    dropped: Array
+    start: int
+    stop: int
+    slope: float
+    low: float
+    high: float
+    decision: str
+
+
+def ratio(trace: Trace, name: str, column: str, condition: Condition, start: int) -> Ratio:
+    """Return the ratio (block increment of `column`) / (block increment of a), before and after `start`."""
+    index = block_edges(trace.steps, 1)
+    edges = trace.steps[index].astype(np.float64)
+    top, bottom = np.diff(trace.total(column)[index]), np.diff(trace.total("a")[index])
+    t = np.sqrt(edges[1:] * edges[:-1])
+    early = (bottom > 0) & (t < start) & np.isfinite(top) & np.isfinite(bottom)
+    stop = int(trace.steps[-1]) if len(trace.steps) else 0
+    return Ratio(
+        name,
+        condition.t,
+        condition.ratios,
+        t[early],
+        top[early] / bottom[early],
+        start,
+        stop,
+        condition.slope,
+        condition.low,
+        condition.high,
+        str(condition.decision),
+    )
+
+
+def draw_ratio(data: Ratio, ax: Axes) -> None:
+    """Draw the blocks, the judged window, the fitted slope with its spread, and the slopes of the rule."""
+    everything = np.concatenate([data.dropped, data.values])
+    if len(everything) == 0:
+        return say(ax, "No complete block yet.")
+    log_steps(ax, np.concatenate([data.dropped_t, data.t, [data.stop]]))
+    if not log_values(ax, everything, margin=2.2):
+        return say(ax, f"{data.name} is 0 in every block.")
+    left, right = ax.get_xlim()
+    ax.axvspan(left, max(data.start, left), color=WASH, linewidth=0)
+    ax.set_xlim(left, right)
+    _blocks(ax, data.dropped_t, data.dropped, MUTED, filled=False)
+    _blocks(ax, data.t, data.values, BLUE, filled=True)
+    _rule(data, ax)
+    slope = f"slope {number(data.slope, 2)} {interval(data.low, data.high)}: " * math.isfinite(data.slope)
+    ax.set_title(f"{data.name}   {slope}{data.decision}")
+    return None
+
+
+def _blocks(ax: Axes, t: Array, values: Array, colour: str, *, filled: bool) -> None:
+    """Draw points; those at 0, for which the axis has no place, as triangles on its floor."""
+    above = values > 0
+    face = colour if filled else "none"
+    ax.plot(t[above], values[above], "o", color=colour, markerfacecolor=face, markersize=4.5)
+    floor = np.full(int((~above).sum()), ax.get_ylim()[0])
+    ax.plot(t[~above], floor, "v", color=colour, markerfacecolor=face, markersize=5, clip_on=False)
+
+
+def _rule(data: Ratio, ax: Axes) -> None:
+    """Draw the fit through the middle of the judged blocks, and from its left end the slopes that decide."""
+    t, values = data.t[data.values > 0], data.values[data.values > 0]
+    if len(t) < 2 or not math.isfinite(data.slope):
+        return
+    middle, height = float(np.median(np.log(t))), float(np.median(np.log(values) - data.slope * np.log(t)))
+    x = np.geomspace(data.t[0], data.stop, 24)
+    fit = np.exp(height + data.slope * np.log(x))
+    pivot = math.exp(height + data.slope * middle)
+    fan = [pivot * np.exp(slope * (np.log(x) - middle)) for slope in (data.low, data.high)]
+    ax.fill_between(x, np.minimum(*fan), np.maximum(*fan), color=BLUE, alpha=0.15, linewidth=0)
+    ax.plot(x, fit, color=BLUE)
+    ends = [(float(fit[-1]), "fit", BLUE)]
+    for slope, word, colour in ((VIOLATED, "violated ↑", VERMILLION), (HOLDS, "holds ↓", GREEN)):
+        line = fit[0] * (x / x[0]) ** slope
+        ax.plot(x, line, color=colour, linestyle=(0, (4, 2)), linewidth=1.1)
+        ends.append((float(line[-1]), word, colour))
+    label_ends(ax, ends)
+
+
+@dataclass(frozen=True)
+class Forest:
+    """ρ with its interval, row by row."""
+
+    names: tuple[str, ...]
+    rho: Array
+    low: Array
+    high: Array
+
+
+def forest(harms: Sequence[tuple[str, Harm]]) -> Forest:
+    """Return ρ and its interval of each named harm test."""
+    names = tuple(name for name, _ in harms)
+    rho = np.array([harm.rho for _, harm in harms], dtype=np.float64)
+    low, high = np.array([harm.interval for _, harm in harms], dtype=np.float64).reshape(-1, 2).T
+    return Forest(names, rho, low, high)
+
+
+def harms(trace: Trace, whole: Harm, limit: int = PANELS) -> Forest:
+    """Return ρ of the run, and of the `limit` largest tensors where there are several."""
+    rows = [("the whole run", whole)]
+    drift = trace.drift
+    if drift is not None and len(trace.tensors) > 1:
+        moved = np.flatnonzero(np.trace(drift.gram_gg, axis1=1, axis2=2) > 0)
+        for i in largest(trace, moved, limit):
+            grams = (drift.gram_dd[i], drift.gram_dg[i], drift.gram_gg[i])
+            rows.append((trace.tensors[i].name, judge_harm(*grams, drift.first_step, drift.last_step)))
+    return forest(rows)
+
+
+def draw_forest(data: Forest, ax: Axes) -> None:
+    """Draw a row per ρ against the marks 0 (no descent) and 1 (unbiased); arrows where it is unbounded."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    ends = np.concatenate([data.rho, data.low, data.high, [0.0, 1.0]])
+    ends = ends[np.isfinite(ends)]
+    left, right = min(float(ends.min()) * 1.1, -0.5), max(float(ends.max()) * 1.1, 1.5)
+    if left < -4 or right > 5:
+        ax.set_xscale("symlog", linthresh=1, linscale=1.0)
+        powers = [10.0**k for k in range(12)]
+        ax.xaxis.set_major_locator(FixedLocator([-p for p in powers] + [0.0, *powers]))
+        ax.xaxis.set_minor_locator(NullLocator())
+        left, right = min(left * 1.5, -1.5), max(right * 1.5, 3.0)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    rows = len(data.names)
+    ax.set_xlim(left, right)
+    ax.set_ylim(rows - 0.4, -1.1)
+    ax.axvspan(left, 0, color=VERMILLION, alpha=0.1, linewidth=0)
+    for mark, word in ((0.0, "0: no descent"), (1.0, "1: unbiased")):
+        ax.axvline(mark, color=MUTED, linewidth=1.0, linestyle="--" if mark else "-")
+        ax.text(mark, -1.0, f" {word}", color=MUTED, fontsize=8, ha="left" if mark else "right", va="top")
+    for row in range(rows):
+        _whisker(ax, row, data.rho[row], data.low[row], data.high[row])
+    ax.set_yticks(range(rows), [shorten(name) for name in data.names], color=INK)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(False, axis="y")
+    ax.set_xlabel("ρ")
+
+
+def _whisker(ax: Axes, row: int, rho: float, low: float, high: float) -> None:
+    if not math.isfinite(low) and not math.isfinite(high):
+        ax.text(
+            0.5,
+            row,
+            "not resolved",
+            transform=ax.get_yaxis_transform(),
+            color=MUTED,
+            ha="center",
+            va="center",
+        )
+        return
+    colour = VERMILLION if high < 0 else BLUE if low > 0 else MUTED
+    edge = ax.get_xlim()
+    ax.plot([max(low, edge[0]), min(high, edge[1])], [row, row], color=colour, linewidth=2.2)
+    for end, side, arrow in ((low, edge[0], "<"), (high, edge[1], ">")):
+        if math.isinf(end):
+            ax.plot([side], [row], arrow, color=colour, markersize=6, clip_on=False)
+    ax.plot([rho], [row], "o" if high > 0 else "X", color=colour, markersize=6.5)
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A block ratio of several runs, each relative to its first judged block that is not 0."""
+
+    name: str
+    t: tuple[Array, ...]
+    values: tuple[Array, ...]
+
+
+def overlay(name: str, conditions: Sequence[Condition]) -> Overlay:
+    """Return the judged blocks of each run's condition."""
+    scaled = []
+    for condition in conditions:
+        positive = condition.ratios[condition.ratios > 0]
+        scaled.append(condition.ratios / positive[0] if len(positive) else condition.ratios)
+    return Overlay(name, tuple(condition.t for condition in conditions), tuple(scaled))
+
+
+def draw_overlay(data: Overlay, ax: Axes) -> None:
+    """Draw each run's ratio with its number in the table at the end."""
+    values = np.concatenate([*data.values, [1.0]])
+    log_values(ax, values, margin=2.0)
+    log_steps(ax, np.concatenate([*data.t, [1.0]]) if not any(map(len, data.t)) else np.concatenate(data.t))
+    ends = []
+    for run, (t, ratios) in enumerate(zip(data.t, data.values, strict=True)):
+        colour, marker = SERIES[run % 6], MARKERS[run % 6]
+        if len(ratios) == 0:
+            continue
+        height = np.where(ratios > 0, ratios, ax.get_ylim()[0])
+        ax.plot(t, height, color=colour, marker=marker, markersize=3.5, linewidth=1.2, clip_on=False)
+        ends.append((float(height[-1]), f"{run + 1}" + " (0)" * bool(ratios[-1] <= 0), colour))
+    label_ends(ax, ends, gap=0.065)
+    ax.set_title(f"{data.name}, relative to its first judged block")

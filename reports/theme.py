@@ -1,0 +1,150 @@
+"""How figures look: colours, type, axes.
+
+Colours are Okabe and Ito's, which people with colour-blindness can tell apart, lightened for a dark page. A
+drawing uses the light ones; in the SVG each becomes a CSS variable with that colour as its fallback, so that a
+figure reads on a light page, on a dark one, and alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from .numerals import count, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, MUTED, GRID, WASH = "#1f2328", "#667079", "#d9dde1", "#eceff2"
+BLUE, ORANGE, GREEN = "#0072b2", "#e69f00", "#009e73"
+VERMILLION, PURPLE, SKY = "#d55e00", "#cc79a7", "#56b4e9"
+SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+VARIABLES = {
+    INK: ("ink", "#e6e9ec"),
+    MUTED: ("muted", "#9aa4ae"),
+    GRID: ("grid", "#3a424b"),
+    WASH: ("wash", "#262d35"),
+    BLUE: ("blue", "#58a9e0"),
+    ORANGE: ("orange", "#f0b232"),
+    GREEN: ("green", "#2fc396"),
+    VERMILLION: ("vermillion", "#f5854a"),
+    PURPLE: ("purple", "#e0a1c6"),
+    SKY: ("sky", "#9ad4f5"),
+}
+"""Each colour of the light page: the name of its CSS variable, and its counterpart on the dark page."""
+
+WIDE = (5.8, 3.3)
+SMALL = (3.9, 2.6)
+"""Sizes in inches, chosen so that text stays legible when a phone shows the figure 360 px wide."""
+
+STYLE = {
+    "svg.fonttype": "none",  # text stays text: a third of the bytes, searchable, in the font of the page
+    "text.parse_math": False,  # a tensor may be called $w$
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, and is wide: other fonts fit its layout
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8.0,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.7,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "legend.handlelength": 1.6,
+    "legend.columnspacing": 1.2,
+    "path.simplify": True,
+}
+
+
+def css_variables(dark: bool) -> str:
+    """Return the palette as CSS declarations for the light or the dark page."""
+    return " ".join(f"--{name}: {night if dark else day};" for day, (name, night) in VARIABLES.items())
+
+
+def log_steps(ax: Axes, steps: Iterable[float]) -> None:
+    """Make x a logarithmic axis of steps that spans `steps`."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    seen = [step for step in steps if step > 0] or [1.0]
+    first, last = min(seen), max(seen)
+    ax.set_xscale("log")
+    ax.set_xlim(first / 1.15, max(last, first * 10) * 1.08)
+    ax.xaxis.set_major_locator(LogLocator(numticks=7))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("step")
+
+
+def log_values(ax: Axes, values: Iterable[float], margin: float = 1.6) -> bool:
+    """Make y a logarithmic axis over the positive `values`; return False where there are none."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    seen = [value for value in values if 0 < value < math.inf]
+    if not seen:
+        return False
+    low, high = min(seen) / margin, max(seen) * margin
+    ax.set_yscale("log")
+    ax.set_ylim(low, high)
+    narrow = math.log10(high / low) < 2.2  # too few whole decades to read the scale from
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=7))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 1)))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    return True
+
+
+def say(ax: Axes, text: str) -> None:
+    """Write a sentence where a figure has nothing to draw."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=MUTED, wrap=True)
+
+
+def label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]], gap: float = 0.075) -> None:
+    """Write each (y, text, colour) beside the right edge at its height, moved apart where two would touch."""
+    places = []
+    for y, text, colour in ends:
+        with suppress(ValueError):  # a logarithmic axis has no place for 0
+            height = float(
+                ax.transAxes.inverted().transform(ax.transData.transform((ax.get_xlim()[1], y)))[1]
+            )
+            if math.isfinite(height):
+                places.append((min(max(height, 0.0), 1.0), text, colour))
+    places.sort(key=lambda place: place[0])
+    heights = spread([place[0] for place in places], gap)
+    for height, (_, text, colour) in zip(heights, places, strict=True):
+        ax.text(
+            1.015, height, text, transform=ax.transAxes, color=colour, va="center", ha="left", fontsize=8.5
+        )
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Return sorted heights moved apart to at least `gap`, each cluster staying centred where it was."""
+    clusters: list[list[float]] = []  # [sum of wanted centres, members]
+    for height in heights:
+        clusters.append([height, 1.0])
+        while len(clusters) > 1:
+            (total0, size0), (total1, size1) = clusters[-2:]
+            if total1 / size1 - total0 / size0 >= gap * (size0 + size1) / 2:
+                break
+            clusters[-2:] = [[total0 + total1, size0 + size1]]
+    return [
+        total / size + gap * (member - (size - 1) / 2)
+        for total, size in clusters
+        for member in range(int(size))
+    ]

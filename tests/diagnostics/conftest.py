@@ -1,0 +1,204 @@
+"""Small worlds whose answer is known, and traces made from them without torch or the monitor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from numba import njit
+from numpy.typing import NDArray
+
+from stepscope.diagnostics.drift import K
+from stepscope.diagnostics.trace import COLUMNS, DriftRecord, Event, Scalars, TensorInfo, Trace
+
+Array = NDArray[np.float64]
+Schedule = Callable[[Array, int], Array]
+
+SCHEDULES: dict[str, Schedule] = {
+    "constant": lambda t, last: np.ones_like(t),
+    "sqrt": lambda t, last: 1 / np.sqrt(t),
+    "inverse": lambda t, last: 1 / t,
+    "inverse_square": lambda t, last: 1 / t**2,
+    "cosine": lambda t, last: 0.5 * (1 + np.cos(np.pi * t / last)),
+    "cosine_to_tenth": lambda t, last: 0.1 + 0.45 * (1 + np.cos(np.pi * t / last)),
+    "linear": lambda t, last: 1 - (t - 1) / last,
+    "wsd": lambda t, last: np.minimum(1.0, (last - t + 1) / (0.2 * last)),
+    "warm_cosine": lambda t, last: np.where(
+        t < 0.05 * last,
+        t / (0.05 * last),
+        0.5 * (1 + np.cos(np.pi * (t / last - 0.05) / 0.95)),
+    ),
+    "warm_constant": lambda t, last: np.minimum(1.0, t / (0.02 * last)),
+    "steps": lambda t, last: np.where(t > 0.75 * last, 0.01, np.where(t > 0.5 * last, 0.1, 1.0)),
+}
+
+
+def schedule(name: str, last: int) -> Array:
+    """Return the learning rates of steps 1 … last relative to the base rate."""
+    return SCHEDULES[name](np.arange(1.0, last + 1), last)
+
+
+def record_steps(last: int, even: int = 400) -> NDArray[np.int64]:
+    """Return steps dense early, geometric and evenly spread, as a monitor keeps them."""
+    spread = [np.arange(1, 101), np.geomspace(1, last, 400), np.linspace(1, last, even)]
+    steps = np.unique(np.concatenate(spread).round().astype(np.int64))
+    return steps[steps <= last]
+
+
+def naive_drift(g: Array, e: Array, scales: Array, owner: NDArray[np.int64]) -> DriftRecord | None:
+    """Write the Gram matrices of the last K stretches from the full streams `(steps, coords)`, with loops."""
+    last = len(g)
+    length = 1
+    while last // length >= 2 * K:
+        length *= 2
+    full = last // length
+    if full < K:
+        return None
+    windows = [slice((full - K + i) * length, (full - K + i + 1) * length) for i in range(K)]
+    tensors = int(owner.max()) + 1
+    dd, dg, gg = np.zeros((3, tensors, K, K))
+    mass = np.mean([e[w].mean(axis=0) for w in windows], axis=0)
+    pull = np.array([g[w].mean(axis=0) for w in windows])
+    step = np.array([(e[w] * g[w]).mean(axis=0) for w in windows])
+    for c in np.flatnonzero(mass > 0):
+        d, p = step[:, c] / mass[c], pull[:, c]
+        weight = mass[c] * scales[c]
+        dd[owner[c]] += weight * np.outer(d, d)
+        dg[owner[c]] += weight * np.outer(d, p)
+        gg[owner[c]] += weight * np.outer(p, p)
+    return DriftRecord((full - K) * length + 1, full * length, dd, dg, gg)
+
+
+@dataclass
+class World:
+    """The streams of a simulated run: gradients and stepsizes `(steps, coords)`, learning rates, final iterate."""
+
+    g: Array
+    e: Array
+    lr: Array
+    x: float = math.nan
+    beta1: float = math.nan
+    beta2: float = math.nan
+    owner: NDArray[np.int64] | None = None
+    events: list[Event] = field(default_factory=list)
+
+    def trace(self, steps: NDArray[np.int64] | None = None) -> Trace:
+        """Return the trace that an exact monitor would have written."""
+        last, coords = self.g.shape
+        owner = np.zeros(coords, dtype=np.int64) if self.owner is None else self.owner
+        steps = record_steps(last) if steps is None else steps
+        tensors = [
+            TensorInfo(f"layer{p}.weight", (int(n),), int(n), int(n), 0, "lr/(sqrt(v)+eps)")
+            for p, n in enumerate(np.bincount(owner))
+        ]
+        values = np.zeros((len(steps), len(tensors), len(COLUMNS)))
+        delta = np.diff(self.e, axis=0, prepend=self.e[:1])
+        step_size = np.abs(self.e * self.g)
+        sums = {
+            "active": np.ones_like(self.e),
+            "compared": np.ones_like(self.e),
+            "rising": (delta > 0).astype(float),
+            "a": self.e,
+            "b": step_size**2,
+            "c": np.abs(delta),
+            "c_plus": np.maximum(delta, 0.0),
+            "rise_v": np.maximum(delta, 0.0),
+            "e2": self.e**2,
+            "delta2": delta**2,
+            "g2": self.g**2,
+        }
+        row = steps - 1
+        for p in range(len(tensors)):
+            mine = owner == p
+            put = lambda name, column, p=p: values.__setitem__((slice(None), p, COLUMNS.index(name)), column)  # noqa: E731
+            for name, stream in sums.items():
+                put(name, np.cumsum(stream[:, mine].sum(axis=1))[row])
+            put("steps", steps)
+            put("rms2", steps)
+            put("e_p50", np.median(self.e[:, mine], axis=1)[row])
+            for name in ("e_min", "e_p1", "e_p99", "e_max"):
+                put(name, np.median(self.e[:, mine], axis=1)[row])
+            put("rms_max", 1.5)
+            put("weight_rms", 1.0)
+            put("update_rms", np.sqrt((step_size[:, mine] ** 2).mean(axis=1))[row])
+            put("alignment", 0.9)
+        columns = {"lr": self.lr[row, None]}
+        for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
+            columns[name] = np.full((len(steps), 1), beta)
+        drift = naive_drift(self.g, self.e, np.ones(coords), owner)
+        meta = {"format": 1, "optimizer": "torch.optim.adam.Adam"}
+        return Trace(meta, tensors, steps, values, columns, {}, list(self.events), drift)
+
+
+@njit
+def _play(problem, method, lr, beta1, beta2, eps, x, draws):  # type: ignore[no-untyped-def]
+    last = len(lr)
+    gs, es = np.empty((last, 1)), np.empty((last, 1))
+    m = v = peak = total = 0.0
+    for i in range(last):
+        t = i + 1
+        if problem == "t1":
+            g = 3.0 if t % 3 == 1 else -1.0
+        elif problem == "online":
+            g = 1010.0 if t % 101 == 1 else -10.0
+        elif problem == "stochastic":
+            g = 1010.0 if draws[i] < 0.01 else -10.0
+        elif problem == "chen2":
+            inside = abs(x) <= 1
+            g = (11 * x if inside else 11 * np.sign(x)) if draws[i] < 1 / 11 else (-x if inside else -np.sign(x))
+        elif problem == "chen1":
+            g = 200 * x if abs(x) <= 10 else 2000 * np.sign(x)
+        else:
+            g = x + draws[i]
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g * g
+        peak = max(peak, v)
+        total += g * g
+        if method == "sgd":
+            e = lr[i]
+        elif method == "adagrad":
+            e = lr[i] / (math.sqrt(total / t) + eps)
+        else:
+            root = math.sqrt((peak if method == "amsgrad" else v) / (1 - beta2**t))
+            e = lr[i] / (1 - beta1**t) / (root + eps)
+        x -= e * m
+        if problem in ("t1", "online", "stochastic"):
+            x = min(1.0, max(-1.0, x))
+        gs[i, 0], es[i, 0] = g, e
+    return gs, es, x
+
+
+def play(
+    problem: str,
+    method: str,
+    steps: int,
+    *,
+    rate: float = 0.5,
+    falls: str = "sqrt",
+    beta1: float = 0.0,
+    beta2: float = 0.99,
+    x: float = 0.0,
+    seed: int = 0,
+) -> World:
+    """Play one method on one scalar problem of docs/theory.md and keep every gradient and stepsize."""
+    rng = np.random.default_rng(seed)
+    draws = rng.normal(size=steps) if problem == "quadratic" else rng.random(steps)
+    lr = rate * schedule(falls, steps)
+    g, e, x = _play(problem, method, lr, beta1, beta2, 1e-8, x, draws)
+    adaptive = method in ("adam", "amsgrad")
+    return World(g, e, lr, x, beta1, beta2 if adaptive else math.nan)
+
+
+@pytest.fixture(scope="session")
+def worlds() -> type[Worlds]:
+    """Hand the makers to the tests, as test files cannot import each other."""
+    return Worlds
+
+
+class Worlds:
+    World, Scalars = World, Scalars
+    play, schedule, record_steps, naive_drift = map(staticmethod, (play, schedule, record_steps, naive_drift))
+    schedules = tuple(SCHEDULES)
