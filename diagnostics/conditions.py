@@ -33,8 +33,7 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """The judged part of a run in √2-spaced blocks: m + 1 edges (steps), increments of a, geometric
-    mid-points t."""
+    """The judged part of a run in √2-spaced blocks: m + 1 edges (steps), m increments of a, mid-points t."""
 
     edges: Array
     a: Array
@@ -43,8 +42,7 @@ class Blocks:
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """Whether a ratio tends to 0: the slope of log ratio in log t, with the 16 and 84 % of all pairwise
-    slopes."""
+    """Whether a ratio tends to 0: the slope of log ratio in log t, 16 and 84 % of all pairwise slopes."""
 
     decision: Decision
     slope: float
@@ -93,7 +91,13 @@ def cut(steps: ArrayLike, a: ArrayLike, start: float) -> Blocks:
     """Return the blocks of a run whose cumulative a was written at `steps`."""
     index = block_edges(steps, start)
     edges = np.asarray(steps, dtype=np.float64)[index]
-    return Blocks(edges, np.diff(np.asarray(a, dtype=np.float64)[index]), np.sqrt(edges[1:] * edges[:-1]))
+    return Blocks(edges, increments(a, index), np.sqrt(edges[1:] * edges[:-1]))
+
+
+def increments(sums: ArrayLike, index: NDArray[np.intp]) -> Array:
+    """Return the increments of a cumulative sum between the records `index`; nan beside a non-finite one."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(np.diff(np.asarray(sums, dtype=np.float64)[index]))
 
 
 def theil_sen(log_t: ArrayLike, log_ratio: ArrayLike) -> tuple[float, float, float]:
@@ -126,14 +130,14 @@ def judge(
     stands still) or with a non-finite sum say nothing and are left out.
     """
     blocks = cut(steps, a, start)
-    sums = np.diff(np.asarray(numerator, dtype=np.float64)[block_edges(steps, start)])
-    usable = np.isfinite(sums) & np.isfinite(blocks.a) & (blocks.a > 0) & (sums >= 0)
-    ratios, t = sums[usable] / blocks.a[usable], blocks.t[usable]
+    sums = increments(numerator, block_edges(steps, start))
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        ratios = sums / blocks.a
+    usable = np.isfinite(ratios) & np.isfinite(blocks.a) & (blocks.a > 0) & (sums >= 0)
+    ratios, t = ratios[usable], blocks.t[usable]
     if len(ratios) < MIN_BLOCKS:
         reason, needed = _too_few(steps, start, len(ratios))
-        return Condition(
-            Decision.INCONCLUSIVE, math.nan, math.nan, math.nan, ratios, t, f"{name}: {reason}", needed
-        )
+        return Condition(Decision.INCONCLUSIVE, math.nan, math.nan, math.nan, ratios, t, reason, needed)
     if relative:
         floor *= float(ratios.max())
     lifted = np.maximum(ratios, max(floor, np.finfo(np.float64).tiny))
@@ -160,8 +164,10 @@ def judge_variance(steps: ArrayLike, b: ArrayLike, a: ArrayLike, start: float) -
 
 
 def judge_bias(steps: ArrayLike, c_plus: ArrayLike, a: ArrayLike, start: float) -> Condition:
-    """Decide whether c⁺/a → 0, c⁺ = Σ‖max(0, e_t - e_{t-1})‖₁ (not c, which every learning-rate decay moves:
-    P3)."""
+    """Decide whether c⁺/a → 0, c⁺ = Σ‖max(0, e_t - e_{t-1})‖₁.
+
+    Not c itself: every decay of the learning rate moves it (docs/theory.md 4.1, P3).
+    """
     return judge(steps, c_plus, a, start, BIAS_FLOOR, name="c+/a")
 
 
@@ -177,7 +183,7 @@ def growth(steps: ArrayLike, a: ArrayLike, start: float) -> Growth:
     sums, t = blocks.a[usable], blocks.t[usable]
     if len(sums) < MIN_BLOCKS:
         reason, needed = _too_few(steps, start, len(sums))
-        return Growth(math.nan, math.nan, math.nan, Decision.INCONCLUSIVE, f"a: {reason}", needed)
+        return Growth(math.nan, math.nan, math.nan, Decision.INCONCLUSIVE, reason, needed)
     if sums.max() == 0:
         return Growth(
             -math.inf, -math.inf, -math.inf, Decision.VIOLATED, "a stands still: every stepsize is 0."
@@ -223,12 +229,13 @@ def _falls_at_the_end(edges: Array, lr: Array) -> bool:
 
 
 def finite_horizon(condition: Condition) -> Condition:
-    """Return the variance condition of an annealed run: not testable inside it, whatever the ratios do
-    (P5)."""
+    """Return the variance condition of an annealed run: not testable inside it, whatever the ratios do."""
     last = f"q_T = {condition.ratios[-1]:.3g}" if len(condition.ratios) else "q_T is not known"
     reason = (
-        f"finite horizon: the learning rate is annealed towards the end of this run, so b/a is small there because "
-        f"the rate is, and no limit can be read from one run; {last}. Compare q_T of runs planned for T, 2T and 4T."
+        f"finite horizon: the learning rate is annealed towards the end of this run, so b/a is small "
+        f"there because "
+        f"the rate is, and no limit can be read from one run; {last}. Compare q_T of runs planned for T, "
+        f"2T and 4T."
     )
     return replace(condition, decision=Decision.INCONCLUSIVE, reason=reason, steps_needed=None)
 
@@ -244,6 +251,6 @@ def _too_few(steps: ArrayLike, start: float, blocks: int) -> tuple[str, int]:
     missing = math.ceil(start * 2 ** (MIN_BLOCKS / 2)) - last
     needed = missing if missing > 0 else max(last, 1)
     return (
-        f"{blocks} usable blocks of the {MIN_BLOCKS} that a decision needs after step {start:.0f}; "
+        f"there are {blocks} usable blocks of the {MIN_BLOCKS} that a decision needs after step {start:.0f}; "
         f"another {needed} steps would give them."
     ), needed

@@ -1,4 +1,4 @@
-"""The harm test: do the steps go where the mean gradient goes? (docs/theory.md 4.6; no torch)
+"""The harm test, docs/theory.md 4.6: do the steps go where the mean gradient goes? No torch.
 
 A recorded run has no true gradient G. The last half of the run is cut into k stretches; per coordinate,
 stretch i has the mean gradient g_i and the mean direction of the steps d_i = mean(e g) / ē. Only products of
@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 K = 8
-"""Stretches in the window. Fewer leave no degrees of freedom; more are too short for slow or periodic
-data."""
+"""Stretches in the window: fewer leave no degrees of freedom, more are too short for periodic data."""
 LEVEL = 0.95
 UNSUPPORTED = 4.0  # square of the speed ratio: drifting at twice the speed that the mean gradient can explain
 MASS, PULL, STEP = 2, 1, 0  # rows of `Stretches.current`: Σ e, Σ g, Σ e g
@@ -136,8 +135,7 @@ def _grams(means: Array) -> Array:
 
 
 def judge_harm(gram_dd: Array, gram_dg: Array, gram_gg: Array, first_step: int, last_step: int) -> Harm:
-    """Decide from the `(k, k)` products of stretches, summed over tensors, whether the steps go the wrong
-    way.
+    """Decide from the `(k, k)` products of stretches whether the steps go the wrong way.
 
     HARMFUL if Fieller's interval of ρ is bounded and wholly below 0, or if the drift is unsupported: U(d,d) -
     4 U(g,g) > 0 with z > t_{k-1}, a systematic drift at more than twice any speed that the mean gradient
@@ -196,8 +194,7 @@ def jackknife(grams: Array) -> tuple[Array, Array]:
 
 
 def fieller(x: float, y: float, covariance: Array, t: float) -> tuple[float, float] | None:
-    """Return Fieller's interval {R : (x - R y)² ≤ t² var(x - R y)} of the ratio x/y, or None if it is
-    unbounded."""
+    """Return Fieller's interval {R : (x - R y)² ≤ t² var(x - R y)} of x/y, or None if it is unbounded."""
     (vxx, vxy), (_, vyy) = covariance * t * t
     a, b, c = y * y - vyy, x * y - vxy, x * x - vxx
     if a <= 0:
@@ -223,19 +220,21 @@ def _z(value: float, weights: Array, covariance: Array) -> float:
 def _decide(rho: float, interval: tuple[float, float] | None, z: float, t: float) -> tuple[HarmDecision, str]:
     if interval is not None:
         low, high = interval
-        measured = f"ρ = {rho:.3g} with interval [{low:.3g}, {high:.3g}]"
+        measured = f"rho = {rho:.3g} with interval [{low:.3g}, {high:.3g}]"
         if high < 0:
             return HarmDecision.HARMFUL, f"{measured} lies below 0: the steps go against the mean gradient."
         if low > 0 and z <= t:
             return HarmDecision.HARMLESS, f"{measured} lies above 0: the steps descend."
     if z > t:
         return HarmDecision.HARMFUL, (
-            f"unsupported drift: z = {z:.2f} > {t:.2f}; the steps drift more than twice as fast as any mean gradient "
+            f"unsupported drift: z = {z:.2f} > {t:.2f}; the steps drift more than twice as fast as any "
+            f"mean gradient "
             f"that these noisy steps leave room for."
         )
     if interval is not None:
         return HarmDecision.INCONCLUSIVE, f"{measured} contains 0: it decides nothing."
     return HarmDecision.INCONCLUSIVE, (
-        f"the mean gradient is not resolved against the noise, so ρ decides nothing; no unsupported drift either "
+        f"the mean gradient is not resolved against the noise, so rho decides nothing; no unsupported "
+        f"drift either "
         f"(z = {z:.2f}, needs {t:.2f})."
     )

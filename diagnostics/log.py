@@ -110,9 +110,7 @@ class SqliteLog:
         """Drop the records of steps not kept, except the newest record; later rows fill the free pages."""
         with self._transaction() as connection:
             self._insert(connection)
-            records = connection.execute(
-                "SELECT id, step FROM log WHERE kind = 'record' ORDER BY id"
-            ).fetchall()
+            records = connection.execute("SELECT id, step FROM log WHERE kind = 'record' ORDER BY id")
             doomed = [(key,) for key in outgrown(records, keep)]
             connection.executemany("DELETE FROM log WHERE id = ?", doomed)
         self._pending.clear()
@@ -142,9 +140,8 @@ class SqliteLog:
         if mode != "wal":
             raise sqlite3.OperationalError(f"SQLite keeps a {mode} journal here instead of a write-ahead log")
         self._connection.execute("PRAGMA synchronous = NORMAL")
-        self._connection.execute(
-            "PRAGMA secure_delete = OFF"
-        )  # some builds overwrite with zeros what is deleted
+        # Some builds of SQLite overwrite with zeros what is deleted, which costs a write per page.
+        self._connection.execute("PRAGMA secure_delete = OFF")
         self._connection.execute("PRAGMA journal_size_limit = 16777216")
         self._connection.execute(TABLE)
 
@@ -197,9 +194,9 @@ class JsonLinesLog:
         for replaced in REPLACED:
             doomed |= set([n for n, (kind, _) in enumerate(heads) if kind == replaced][:-1])
         replace_file(self._path, b"".join(line for n, line in enumerate(lines) if n not in doomed))
+        fresh = self._path.open("ab", buffering=0)
         self._file.close()
-        self._file = self._path.open("ab", buffering=0)
-        self._stale = 0
+        self._file, self._stale = fresh, 0
 
     def commit(self) -> None:
         """Write what was appended; if that fails midway, what did get written is taken back."""

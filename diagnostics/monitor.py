@@ -105,6 +105,7 @@ class Monitor:
                 if value.device.type != "cpu":
                     self._recorder.add_scalar(name, value.detach().clone())
                     continue
+                value = value.item()
             self._recorder.add_scalar(name, float(value))
 
     @property
@@ -206,7 +207,7 @@ class Monitor:
             if monitor is None or monitor._closed or _runs_out_of_sight():
                 return
             try:
-                with torch.no_grad():
+                with torch.no_grad(), np.errstate(all="ignore"):  # a diverging run is no fault of ours
                     hook(monitor)
             except Exception as fault:
                 if monitor.strict:

@@ -1,4 +1,4 @@
-"""How a log is read by a process that may not be its writer: every committed row, whatever the writer does."""
+"""How a log is read by any process at any time: every committed row, whatever its writer does meanwhile."""
 
 from __future__ import annotations
 
@@ -83,9 +83,8 @@ def select(path: Path, options: str = "mode=ro") -> list[Columns]:
 
 def holds_log(connection: sqlite3.Connection) -> bool:
     """Return whether the table is there; a database with other tables only is a ValueError."""
-    tables = sorted(
-        str(name) for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-    )
+    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+    tables = [str(name) for (name,) in names]
     if tables and "log" not in tables:
         raise ValueError(f"expected a table `log`, found {', '.join(tables)}")
     return bool(tables)

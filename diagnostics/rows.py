@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from .trace import Array
 
 Columns = tuple[str, int, int, str, bytes | None, str | None]
 """kind, segment, step, facts as JSON, numbers as little-endian float64, their shape as JSON."""
@@ -25,42 +26,55 @@ class Row:
     segment: int
     step: int
     facts: dict[str, Any]
-    numbers: NDArray[np.float64] | None = None
+    numbers: Array | None = None
 
 
 def to_line(row: Row) -> bytes:
-    """Return a row as a line of JSON, its numbers as base64 of little-endian float64."""
-    kind, segment, step, facts, numbers, shape = to_columns(row)
-    entry: dict[str, object] = {"kind": kind, "segment": segment, "step": step, "facts": json.loads(facts)}
-    if numbers is not None and shape is not None:
-        entry |= {"shape": json.loads(shape), "numbers": b64encode(numbers).decode()}
-    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+    """Return a row as a line of JSON, its numbers in base64."""
+    entry = {"kind": row.kind, "segment": row.segment, "step": row.step, "facts": pack(row.facts)}
+    if row.numbers is not None:
+        text = b64encode(to_bytes(row.numbers)).decode()
+        entry |= {"shape": list(row.numbers.shape), "numbers": text}
+    return to_json(entry).encode() + b"\n"
 
 
 def from_line(line: bytes) -> Row:
     """Return the row of a line of JSON."""
     entry = json.loads(line)
-    numbers = b64decode(entry["numbers"], validate=True) if "numbers" in entry else None
-    facts, shape = json.dumps(entry["facts"]), json.dumps(entry.get("shape"))
-    return from_columns((entry["kind"], entry["segment"], entry["step"], facts, numbers, shape))
+    numbers = None
+    if "numbers" in entry:
+        numbers = from_bytes(b64decode(entry["numbers"], validate=True), entry["shape"])
+    return Row(entry["kind"], entry["segment"], entry["step"], unpack(entry["facts"]), numbers)
 
 
 def to_columns(row: Row) -> Columns:
     """Return a row as the columns of the table `log`."""
-    facts = json.dumps(pack(row.facts), allow_nan=False, separators=(",", ":"))
+    facts = to_json(pack(row.facts))
     if row.numbers is None:
         return row.kind, row.segment, row.step, facts, None, None
-    numbers = np.ascontiguousarray(row.numbers, dtype="<f8")
-    return row.kind, row.segment, row.step, facts, numbers.tobytes(), json.dumps(list(numbers.shape))
+    return row.kind, row.segment, row.step, facts, to_bytes(row.numbers), to_json(list(row.numbers.shape))
 
 
 def from_columns(columns: Columns) -> Row:
     """Return the row of columns of the table `log`."""
-    kind, segment, step, facts, numbers, shape = columns
-    array = None
-    if numbers is not None and shape is not None:
-        array = np.frombuffer(numbers, "<f8").astype(np.float64, copy=False).reshape(json.loads(shape))
-    return Row(kind, segment, step, unpack(json.loads(facts)), array)
+    kind, segment, step, facts, data, shape = columns
+    numbers = None if data is None or shape is None else from_bytes(data, json.loads(shape))
+    return Row(kind, segment, step, unpack(json.loads(facts)), numbers)
+
+
+def to_json(value: Any) -> str:
+    """Return packed facts as strict JSON in ASCII, which holds every string, lone surrogates included."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+def to_bytes(numbers: Array) -> bytes:
+    """Return an array as little-endian float64, in which every NaN and infinity survives."""
+    return np.ascontiguousarray(numbers, dtype="<f8").tobytes()
+
+
+def from_bytes(data: bytes, shape: list[int]) -> Array:
+    """Return the array of `to_bytes`."""
+    return np.frombuffer(data, "<f8").astype(np.float64, copy=False).reshape(shape)
 
 
 def pack(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,7 @@ def _row(trace: Trace, tensor: TensorInfo, p: int, middle: int) -> Row:
         "tensor": tensor.name,
         "formula": tensor.formula or "-",
         "watched": _ratio(tensor.watched, tensor.numel),
-        "steps": at_end("steps"),
+        "steps": int(np.nan_to_num(at_end("steps"))),
         "e_p1": at_end("e_p1"),
         "e_p50": at_end("e_p50"),
         "e_p99": at_end("e_p99"),
@@ -110,6 +111,6 @@ def _growth(median: Array) -> float:
 
 
 def _cell(value: Cell) -> str:
-    if isinstance(value, str):
-        return value
-    return "-" if value != value else f"{value:.3g}" if value < 1e5 else f"{value:.3e}"
+    if not isinstance(value, float):
+        return str(value)
+    return "-" if math.isnan(value) else f"{value:.3g}" if value < 1e5 else f"{value:.3e}"

@@ -132,7 +132,7 @@ class Watcher:
         sound = np.isfinite(moved) & np.isfinite(rebuilt)
         unit = torch.finfo(self.view.param.dtype).eps
         rounding = 2 * unit * np.linalg.norm(np.maximum(np.abs(before), np.abs(after))[sound])
-        error, size = np.linalg.norm((moved - rebuilt)[sound]), np.linalg.norm(moved[sound])
+        error, size = np.linalg.norm(moved[sound] - rebuilt[sound]), np.linalg.norm(moved[sound])
         self.proof = float(error / size) if size > rounding else math.nan
         if error <= TOLERANCE * size + rounding:
             return None

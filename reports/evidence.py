@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diagnostics.conditions import Condition, block_edges
+from ..diagnostics.conditions import Condition
 from ..diagnostics.drift import Harm, judge_harm
 from ..diagnostics.trace import Trace
-from .figures import PANELS, largest
-from .numerals import interval, number, shorten
+from .figures import PANELS, block_sums, largest
+from .numerals import fixed, interval, number, shorten
 from .theme import (
     BLUE,
     GREEN,
@@ -60,11 +60,10 @@ class Ratio:
 
 def ratio(trace: Trace, name: str, column: str, condition: Condition, start: int) -> Ratio:
     """Return the ratio (block increment of `column`) / (block increment of a), before and after `start`."""
-    index = block_edges(trace.steps, 1)
-    edges = trace.steps[index].astype(np.float64)
-    top, bottom = np.diff(trace.total(column)[index]), np.diff(trace.total("a")[index])
+    edges, (top, bottom) = block_sums(trace, column, "a")
     t = np.sqrt(edges[1:] * edges[:-1])
-    early = (bottom > 0) & (t < start) & np.isfinite(top) & np.isfinite(bottom)
+    shown = start / 10 if len(condition.t) else 0.0  # one decade of the start-up beside what was judged
+    early = (bottom > 0) & (t > shown) & (t < start) & np.isfinite(top) & np.isfinite(bottom)
     stop = int(trace.steps[-1]) if len(trace.steps) else 0
     return Ratio(
         name,
@@ -95,7 +94,7 @@ def draw_ratio(data: Ratio, ax: Axes) -> None:
     _blocks(ax, data.dropped_t, data.dropped, MUTED, filled=False)
     _blocks(ax, data.t, data.values, BLUE, filled=True)
     _rule(data, ax)
-    slope = f"slope {number(data.slope, 2)} {interval(data.low, data.high)}: " * math.isfinite(data.slope)
+    slope = f"slope {fixed(data.slope)} {interval(data.low, data.high)}: " * math.isfinite(data.slope)
     ax.set_title(f"{data.name}   {slope}{data.decision}")
     return None
 
@@ -179,7 +178,7 @@ def draw_forest(data: Forest, ax: Axes) -> None:
     ax.axvspan(left, 0, color=VERMILLION, alpha=0.1, linewidth=0)
     for mark, word in ((0.0, "0: no descent"), (1.0, "1: unbiased")):
         ax.axvline(mark, color=MUTED, linewidth=1.0, linestyle="--" if mark else "-")
-        ax.text(mark, -1.0, f" {word}", color=MUTED, fontsize=8, ha="left" if mark else "right", va="top")
+        ax.text(mark, -1.0, f" {word}", color=MUTED, fontsize=9, ha="left" if mark else "right", va="top")
     for row in range(rows):
         _whisker(ax, row, data.rho[row], data.low[row], data.high[row])
     ax.set_yticks(range(rows), [shorten(name) for name in data.names], color=INK)
@@ -206,7 +205,7 @@ def _whisker(ax: Axes, row: int, rho: float, low: float, high: float) -> None:
     for end, side, arrow in ((low, edge[0], "<"), (high, edge[1], ">")):
         if math.isinf(end):
             ax.plot([side], [row], arrow, color=colour, markersize=6, clip_on=False)
-    ax.plot([rho], [row], "o" if high > 0 else "X", color=colour, markersize=6.5)
+    ax.plot([rho], [row], "o", color=colour, markersize=6.5)
 
 
 @dataclass(frozen=True)
@@ -238,7 +237,10 @@ def draw_overlay(data: Overlay, ax: Axes) -> None:
         if len(ratios) == 0:
             continue
         height = np.where(ratios > 0, ratios, ax.get_ylim()[0])
-        ax.plot(t, height, color=colour, marker=marker, markersize=3.5, linewidth=1.2, clip_on=False)
+        thick = max(3.0 - 0.4 * run, 1.0)  # of curves that lie on each other, the lower ones still show
+        ax.plot(
+            t, height, color=colour, marker=marker, markersize=2.5 * thick, linewidth=thick, clip_on=False
+        )
         ends.append((float(height[-1]), f"{run + 1}" + " (0)" * bool(ratios[-1] <= 0), colour))
     label_ends(ax, ends, gap=0.065)
     ax.set_title(f"{data.name}, relative to its first judged block")

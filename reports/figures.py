@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..diagnostics.conditions import block_edges
-from ..diagnostics.trace import Trace
+from ..diagnostics.trace import Scalars, Trace
 from .numerals import count, number, shorten
 from .theme import BLUE, GREEN, INK, ORANGE, SERIES, SKY, VERMILLION, label_ends, log_steps, log_values, say
 
@@ -33,7 +33,7 @@ PARTS = {
 
 
 def thin(steps: NDArray[np.int64], points: int = POINTS, *, log: bool = True) -> NDArray[np.intp]:
-    """Return the indices of at most `points` records, evenly spread over (log) steps, first and last among them."""
+    """Return at most `points` indices, evenly spread over (log) steps, first and last among them."""
     if len(steps) <= points:
         return np.arange(len(steps))
     space = np.geomspace if log else np.linspace
@@ -45,6 +45,14 @@ def largest(trace: Trace, candidates: NDArray[np.intp], limit: int = PANELS) -> 
     """Return those of the candidate tensors with the most coordinates, in the order of the model."""
     by_size = sorted((int(i) for i in candidates), key=lambda i: -trace.tensors[i].numel)
     return sorted(by_size[:limit])
+
+
+def block_sums(trace: Trace, *columns: str) -> tuple[Array, list[Array]]:
+    """Return the edges of all √2-spaced blocks of a run, and each column's increment over every block."""
+    index = block_edges(trace.steps, 1)
+    with np.errstate(invalid="ignore"):  # a sum that overflowed has no increment: ∞ - ∞
+        increments = [np.diff(trace.total(column)[index]) for column in columns]
+    return trace.steps[index].astype(np.float64), increments
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,8 @@ def draw_stepsizes(data: Stepsizes, ax: Axes) -> None:
     if not log_values(ax, np.concatenate([data.quantiles.ravel(), lr])):
         return say(ax, "Every stepsize is 0.")
     log_steps(ax, data.steps)
-    low, p1, median, p99, high = np.where(data.quantiles > 0, data.quantiles, np.nan)
+    floor = ax.get_ylim()[0]
+    low, p1, median, p99, high = np.where(data.quantiles == 0, floor, data.quantiles)
     ax.fill_between(data.steps, low, high, color=BLUE, alpha=0.14, linewidth=0, label="min–max")
     ax.fill_between(data.steps, p1, p99, color=BLUE, alpha=0.3, linewidth=0, label="1–99 %")
     ax.plot(data.steps, median, color=BLUE, label="median")
@@ -167,9 +176,7 @@ def curves(trace: Trace, limit: int = PANELS) -> list[Curve]:
     found = []
     for name, scalar in list(trace.scalars.items())[:limit]:
         keep = thin(scalar.steps, log=False)
-        coarse = type(scalar)(
-            *(part[keep] for part in (scalar.steps, scalar.last, scalar.total, scalar.count))
-        )
+        coarse = Scalars(scalar.steps[keep], scalar.last[keep], scalar.total[keep], scalar.count[keep])
         broken = scalar.steps[~np.isfinite(scalar.last)]
         found.append(Curve(name, coarse.steps, coarse.means(), broken))
     return found
@@ -212,14 +219,15 @@ class Rises:
 
 def rises(trace: Trace) -> Rises:
     """Return the shares per block; NaN in a block without any rise."""
-    index = block_edges(trace.steps, 1)
-    parts = {name: np.diff(trace.total(column)[index]) for name, (column, _) in PARTS.items()}
-    compared = np.diff(trace.total("compared")[index])
+    edges, (rose, compared, *parts) = block_sums(
+        trace, "rising", "compared", *(column for column, _ in PARTS.values())
+    )
+    whole = np.sum(parts, axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        whole = sum(parts.values(), np.zeros(len(compared)))
-        shares = {name: np.where(whole > 0, part / whole, np.nan) for name, part in parts.items()}
-        rising = np.where(compared > 0, np.diff(trace.total("rising")[index]) / compared, np.nan)
-    return Rises(trace.steps[index].astype(np.float64), shares, rising)
+        shares = {
+            name: np.where(whole > 0, part / whole, np.nan) for name, part in zip(PARTS, parts, strict=True)
+        }
+        return Rises(edges, shares, np.where(compared > 0, rose / compared, np.nan))
 
 
 def draw_rises(data: Rises, ax: Axes) -> None:

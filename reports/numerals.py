@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -29,14 +30,24 @@ def power_of_ten(exponent: int) -> str:
     return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
+def fixed(value: float) -> str:
+    """Return a ratio or a slope with the digits that can be meant: `0.95`, `−22.8`, `−150`."""
+    if not math.isfinite(value):
+        return number(value)
+    places = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:.{places}f}".replace("-", "−")
+
+
 def interval(low: float, high: float) -> str:
-    """Return `[low, high]`; an interval without both ends says so."""
+    """Return `[low, high]`, with round brackets at an unbounded end."""
     if math.isnan(low) or math.isnan(high):
         return "–"
-    if math.isinf(low) and math.isinf(high):
-        return "(−∞, ∞)"
-    left = f"({number(low, 2)}" if math.isinf(low) else f"[{number(low, 2)}"
-    return f"{left}, {number(high, 2)})" if math.isinf(high) else f"{left}, {number(high, 2)}]"
+    return f"{'(' if math.isinf(low) else '['}{fixed(low)}, {fixed(high)}{')' if math.isinf(high) else ']'}"
+
+
+def whole(value: float) -> str:
+    """Return an integer with its digits in groups of three: `52 569`."""
+    return f"{value:,.0f}".replace(",", "\u202f")
 
 
 def count(steps: float) -> str:
@@ -50,3 +61,28 @@ def count(steps: float) -> str:
 def shorten(name: str, length: int = 26) -> str:
     """Return a name that fits beside a figure, cut in the middle: its ends tell a tensor apart."""
     return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-(length // 2) :]}"
+
+
+SYMBOLS = (
+    (r"(?<![\w.])[Rr]ho(?![\w.])", "ρ"),
+    (r"(?<![\w.])beta([12])(?![\w.])", r"β\1"),
+    (r"(?<![\w.])c\+", "c⁺"),
+    (r"(?<=[\s\[^])-(?=\d)", "−"),
+    (r"->", "→"),
+)
+
+
+def typeset(text: str) -> str:
+    """Return text with the spelled-out symbols of the plain diagnosis as themselves: rho = -1 is ρ = −1."""
+    for pattern, symbol in SYMBOLS:
+        text = re.sub(pattern, symbol, text)
+    return text
+
+
+def sentence(text: str) -> str:
+    """Return text typeset, with a capital if it begins with a plain word (not ρ or b/a), and a full stop."""
+    text = typeset(text.strip())
+    word = text.split(" ", 1)[0]
+    if word.isascii() and word.isalpha() and len(word) > 1:
+        text = text[0].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -22,7 +22,7 @@ from .figures import (
     stepsizes,
     sums,
 )
-from .numerals import count, interval, number, shorten
+from .numerals import fixed, interval, shorten, whole
 from .theme import SMALL, WIDE
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def comparison(runs: Sequence[tuple[str, Diagnosis]]) -> list[Plate]:
     variance = overlay("b/a", [diagnosis.variance for _, diagnosis in runs])
     bias = overlay("c⁺/a", [diagnosis.bias for _, diagnosis in runs])
     rho = forest([(f"{i}  {shorten(name, 30)}", run.harm) for i, (name, run) in enumerate(runs, 1)])
-    size = (7.2, 1.1 + 0.32 * len(runs))
+    size = (WIDE[0], 1.1 + 0.32 * len(runs))
     return [
         Plate(
             "compare-harm",
@@ -81,7 +81,8 @@ def comparison(runs: Sequence[tuple[str, Diagnosis]]) -> list[Plate]:
             "compare-ratios",
             "Which ratios fall towards 0?",
             "b/a (variance) and c⁺/a (bias) over the judged blocks, each relative to its first. A curve that falls "
-            "certifies, a flat one does not. Numbers are those of the table; (0) marks a ratio that is 0.",
+            "certifies, a flat one does not. Numbers are those of the table; (0) marks a ratio that is 0. Runs too "
+            "short to judge are left out.",
             (
                 Panel("b/a of each run", partial(draw_overlay, variance)),
                 Panel("c⁺/a of each run", partial(draw_overlay, bias)),
@@ -99,7 +100,7 @@ def _ratios(trace: Trace, diagnosis: Diagnosis) -> Plate:
     return Plate(
         "ratios",
         "Is there a certificate?",
-        "Each point is the increment of b (left: variance) or of c⁺ (right: bias) over one √2-spaced block of "
+        "Each point is the increment of b (first: variance) or of c⁺ (second: bias) over one √2-spaced block of "
         "steps, divided by that of a. Theory asks both to fall towards 0. The line is the Theil–Sen slope of the "
         "judged blocks, the band its 16–84 % spread. A slope at or below the green line (−0.2) means that the "
         "condition holds, at or above the red one (−0.1) that it is violated, between them that this run does "
@@ -107,7 +108,7 @@ def _ratios(trace: Trace, diagnosis: Diagnosis) -> Plate:
         "for a ratio of 0.",
         tuple(
             Panel(
-                f"{data.name} per block: slope {number(data.slope, 2)}, {data.decision}",
+                f"{data.name} per block: slope {fixed(data.slope)}, {data.decision}",
                 partial(draw_ratio, data),
             )
             for data in both
@@ -120,12 +121,12 @@ def _harm(trace: Trace, diagnosis: Diagnosis) -> list[Plate]:
         return []
     harm = diagnosis.harm
     rows = harms(trace, harm)
-    label = f"ρ = {number(harm.rho)}, interval {interval(*harm.interval)}"
+    label = f"ρ = {fixed(harm.rho)}, interval {interval(*harm.interval)}"
     plate = Plate(
         "harm",
         "Do the steps go where the mean gradient goes?",
         f"ρ is the share of the intended descent that the steps really make, here over steps "
-        f"{count(harm.first_step)} to {count(harm.last_step)}, with its 95 % interval. At 1 adaptivity costs "
+        f"{whole(harm.first_step)} to {whole(harm.last_step)}, with its 95 % interval. At 1 adaptivity costs "
         f"nothing; between 0 and 1 it is an efficiency; an interval wholly below 0 means that the run goes "
         f"uphill. Rows per tensor show where; the verdict uses the whole run.",
         (Panel(label, partial(draw_forest, rows), (WIDE[0], 1.15 + 0.3 * len(rows.names))),),
@@ -140,7 +141,9 @@ def _scalars(trace: Trace) -> list[Plate]:
         "What did the run itself report?",
         "Means of the logged values between neighbouring records. Red ticks on the axis mark values that were "
         "not finite.",
-        tuple(Panel(f"{curve.name} over steps", partial(draw_curve, curve), SMALL) for curve in logged),
+        tuple(
+            Panel(f"{curve.name} over steps", partial(draw_curve, curve), _size(logged)) for curve in logged
+        ),
     )
     return [plate] if logged else []
 
@@ -153,7 +156,10 @@ def _stepsizes(trace: Trace) -> list[Plate]:
         "Quantiles of the effective stepsize over the watched coordinates of the largest tensors, and the "
         "learning rate. A wide band: coordinates of one tensor move at very different speeds. A median that "
         "climbs while the learning rate does not: a second moment that decays.",
-        tuple(Panel(f"stepsizes of {data.name}", partial(draw_stepsizes, data), SMALL) for data in tensors),
+        tuple(
+            Panel(f"stepsizes of {data.name}", partial(draw_stepsizes, data), _size(tensors))
+            for data in tensors
+        ),
     )
     return [plate] if tensors else []
 
@@ -189,3 +195,7 @@ def _lengths(trace: Trace) -> Plate:
         "in healthy training; a tensor far above the others is being rewritten, one far below hardly learns.",
         (Panel("update-to-weight ratio over steps", partial(draw_lengths, lengths(trace))),),
     )
+
+
+def _size(panels: Sequence[object]) -> tuple[float, float]:
+    return SMALL if len(panels) % 3 == 0 or len(panels) == 5 else WIDE  # three or two in a row

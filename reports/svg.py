@@ -23,7 +23,7 @@ def to_svg(draw: Callable[[Axes], None], key: str, label: str, size: tuple[float
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with rc_context({**STYLE, "svg.hashsalt": key}):
+    with rc_context(STYLE), rc_context({"svg.hashsalt": key}):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure.subplots())

@@ -1,6 +1,7 @@
 """How figures look: colours, type, axes.
 
-Colours are Okabe and Ito's, which people with colour-blindness can tell apart, lightened for a dark page. A
+Colours are Okabe and Ito's, which people with colour-blindness can tell apart; orange and sky are darkened until
+thin lines and words read on white, and each has a lighter counterpart for a dark page. A
 drawing uses the light ones; in the SVG each becomes a CSS variable with that colour as its fallback, so that a
 figure reads on a light page, on a dark one, and alone.
 """
@@ -10,16 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .numerals import count, number
+from .numerals import count, number, power_of_ten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.typing import RcKeyType
 
 INK, MUTED, GRID, WASH = "#1f2328", "#667079", "#d9dde1", "#eceff2"
-BLUE, ORANGE, GREEN = "#0072b2", "#e69f00", "#009e73"
-VERMILLION, PURPLE, SKY = "#d55e00", "#cc79a7", "#56b4e9"
+BLUE, ORANGE, GREEN = "#0072b2", "#c77f00", "#009e73"
+VERMILLION, PURPLE, SKY = "#d55e00", "#cc79a7", "#3a96d2"
 SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -38,16 +40,16 @@ VARIABLES = {
 """Each colour of the light page: the name of its CSS variable, and its counterpart on the dark page."""
 
 WIDE = (5.8, 3.3)
-SMALL = (3.9, 2.6)
+SMALL = (3.8, 2.6)
 """Sizes in inches, chosen so that text stays legible when a phone shows the figure 360 px wide."""
 
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",  # text stays text: a third of the bytes, searchable, in the font of the page
     "text.parse_math": False,  # a tensor may be called $w$
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, and is wide: other fonts fit its layout
-    "font.size": 9.0,
-    "axes.titlesize": 9.5,
+    "font.size": 10.0,
+    "axes.titlesize": 10.5,
     "axes.titlelocation": "left",
     "axes.titlepad": 8.0,
     "axes.edgecolor": MUTED,
@@ -66,9 +68,9 @@ STYLE = {
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
-    "legend.fontsize": 8.0,
-    "legend.handlelength": 1.6,
-    "legend.columnspacing": 1.2,
+    "legend.fontsize": 9.0,
+    "legend.handlelength": 1.4,
+    "legend.columnspacing": 0.9,
     "path.simplify": True,
 }
 
@@ -80,7 +82,7 @@ def css_variables(dark: bool) -> str:
 
 def log_steps(ax: Axes, steps: Iterable[float]) -> None:
     """Make x a logarithmic axis of steps that spans `steps`."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     seen = [step for step in steps if step > 0] or [1.0]
     first, last = min(seen), max(seen)
@@ -88,13 +90,22 @@ def log_steps(ax: Axes, steps: Iterable[float]) -> None:
     ax.set_xlim(first / 1.15, max(last, first * 10) * 1.08)
     ax.xaxis.set_major_locator(LogLocator(numticks=7))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("step")
+
+
+def tick(value: float) -> str:
+    """Return a tick label: plain where that is short, else a power of ten."""
+    if 1e-3 <= value < 1e4:
+        return number(value, 1)
+    exponent = math.floor(math.log10(value) + 1e-9)
+    mantissa = round(value / 10.0**exponent)
+    return power_of_ten(exponent) if mantissa == 1 else f"{mantissa}·{power_of_ten(exponent)}"
 
 
 def log_values(ax: Axes, values: Iterable[float], margin: float = 1.6) -> bool:
     """Make y a logarithmic axis over the positive `values`; return False where there are none."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     seen = [value for value in values if 0 < value < math.inf]
     if not seen:
@@ -104,8 +115,8 @@ def log_values(ax: Axes, values: Iterable[float], margin: float = 1.6) -> bool:
     ax.set_ylim(low, high)
     narrow = math.log10(high / low) < 2.2  # too few whole decades to read the scale from
     ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=7))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 1)))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+    ax.yaxis.set_minor_locator(NullLocator())
     return True
 
 
@@ -129,7 +140,7 @@ def label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]], gap: float = 0.
     heights = spread([place[0] for place in places], gap)
     for height, (_, text, colour) in zip(heights, places, strict=True):
         ax.text(
-            1.015, height, text, transform=ax.transAxes, color=colour, va="center", ha="left", fontsize=8.5
+            1.015, height, text, transform=ax.transAxes, color=colour, va="center", ha="left", fontsize=9.5
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from stepscope.diagnostics.drift import K
-from stepscope.diagnostics.trace import COLUMNS, DriftRecord, Event, Scalars, TensorInfo, Trace
+from stepscope.diagnostics.trace import COLUMNS, DriftRecord, TensorInfo, Trace
 
 Array = NDArray[np.float64]
 Schedule = Callable[[Array, int], Array]
@@ -74,7 +74,7 @@ def naive_drift(g: Array, e: Array, scales: Array, owner: NDArray[np.int64]) -> 
 
 @dataclass
 class World:
-    """The streams of a simulated run: gradients and stepsizes `(steps, coords)`, learning rates, final iterate."""
+    """The streams of a simulated run: gradients and stepsizes `(steps, coords)`, rates, end point."""
 
     g: Array
     e: Array
@@ -83,54 +83,49 @@ class World:
     beta1: float = math.nan
     beta2: float = math.nan
     owner: NDArray[np.int64] | None = None
-    events: list[Event] = field(default_factory=list)
+    """Which tensor each coordinate belongs to; one tensor if None."""
 
     def trace(self, steps: NDArray[np.int64] | None = None) -> Trace:
         """Return the trace that an exact monitor would have written."""
         last, coords = self.g.shape
         owner = np.zeros(coords, dtype=np.int64) if self.owner is None else self.owner
         steps = record_steps(last) if steps is None else steps
+        counts = [int(n) for n in np.bincount(owner)]
         tensors = [
-            TensorInfo(f"layer{p}.weight", (int(n),), int(n), int(n), 0, "lr/(sqrt(v)+eps)")
-            for p, n in enumerate(np.bincount(owner))
+            TensorInfo(f"layer{p}.weight", (n,), n, n, 0, "lr/(sqrt(v)+eps)") for p, n in enumerate(counts)
         ]
         values = np.zeros((len(steps), len(tensors), len(COLUMNS)))
-        delta = np.diff(self.e, axis=0, prepend=self.e[:1])
-        step_size = np.abs(self.e * self.g)
+        for p in range(len(tensors)):
+            mine = owner == p
+            for name, stream in self._columns(self.g[:, mine], self.e[:, mine]).items():
+                values[:, p, COLUMNS.index(name)] = stream[steps - 1]
+        groups = {"lr": self.lr[steps - 1, None]}
+        groups |= {name: np.full((len(steps), 1), getattr(self, name)) for name in ("beta1", "beta2")}
+        drift = naive_drift(self.g, self.e, np.ones(coords), owner)
+        return Trace({"optimizer": "torch.optim.adam.Adam"}, tensors, steps, values, groups, drift=drift)
+
+    @staticmethod
+    def _columns(g: Array, e: Array) -> dict[str, Array]:
+        """Return the columns of one tensor at every step."""
+        delta = np.diff(e, axis=0, prepend=e[:1])
         sums = {
-            "active": np.ones_like(self.e),
-            "compared": np.ones_like(self.e),
+            "active": np.ones_like(e),
+            "compared": np.ones_like(e),
             "rising": (delta > 0).astype(float),
-            "a": self.e,
-            "b": step_size**2,
+            "a": e,
+            "b": (e * g) ** 2,
             "c": np.abs(delta),
             "c_plus": np.maximum(delta, 0.0),
             "rise_v": np.maximum(delta, 0.0),
-            "e2": self.e**2,
+            "e2": e**2,
             "delta2": delta**2,
-            "g2": self.g**2,
+            "g2": g**2,
         }
-        row = steps - 1
-        for p in range(len(tensors)):
-            mine = owner == p
-            put = lambda name, column, p=p: values.__setitem__((slice(None), p, COLUMNS.index(name)), column)  # noqa: E731
-            for name, stream in sums.items():
-                put(name, np.cumsum(stream[:, mine].sum(axis=1))[row])
-            put("steps", steps)
-            put("rms2", steps)
-            put("e_p50", np.median(self.e[:, mine], axis=1)[row])
-            for name in ("e_min", "e_p1", "e_p99", "e_max"):
-                put(name, np.median(self.e[:, mine], axis=1)[row])
-            put("rms_max", 1.5)
-            put("weight_rms", 1.0)
-            put("update_rms", np.sqrt((step_size[:, mine] ** 2).mean(axis=1))[row])
-            put("alignment", 0.9)
-        columns = {"lr": self.lr[row, None]}
-        for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
-            columns[name] = np.full((len(steps), 1), beta)
-        drift = naive_drift(self.g, self.e, np.ones(coords), owner)
-        meta = {"format": 1, "optimizer": "torch.optim.adam.Adam"}
-        return Trace(meta, tensors, steps, values, columns, {}, list(self.events), drift)
+        steps, median = np.arange(1.0, len(e) + 1), np.median(e, axis=1)
+        instants = {name: median for name in ("e_min", "e_p1", "e_p50", "e_p99", "e_max")}
+        instants |= {name: np.ones_like(steps) for name in ("rms_max", "weight_rms", "alignment")}
+        instants |= {"steps": steps, "rms2": steps, "update_rms": np.sqrt(((e * g) ** 2).mean(axis=1))}
+        return {name: np.cumsum(stream.sum(axis=1)) for name, stream in sums.items()} | instants
 
 
 @njit
@@ -147,10 +142,10 @@ def _play(problem, method, lr, beta1, beta2, eps, x, draws):  # type: ignore[no-
         elif problem == "stochastic":
             g = 1010.0 if draws[i] < 0.01 else -10.0
         elif problem == "chen2":
-            inside = abs(x) <= 1
-            g = (11 * x if inside else 11 * np.sign(x)) if draws[i] < 1 / 11 else (-x if inside else -np.sign(x))
+            clipped = min(1.0, max(-1.0, x))
+            g = 11 * clipped if draws[i] < 1 / 11 else -clipped
         elif problem == "chen1":
-            g = 200 * x if abs(x) <= 10 else 2000 * np.sign(x)
+            g = 200 * min(10.0, max(-10.0, x))
         else:
             g = x + draws[i]
         m = beta1 * m + (1 - beta1) * g
@@ -199,6 +194,7 @@ def worlds() -> type[Worlds]:
 
 
 class Worlds:
-    World, Scalars = World, Scalars
+    """The makers of this file."""
+
+    World = World
     play, schedule, record_steps, naive_drift = map(staticmethod, (play, schedule, record_steps, naive_drift))
-    schedules = tuple(SCHEDULES)

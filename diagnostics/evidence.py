@@ -1,0 +1,162 @@
+"""Evidence: from a trace to everything that is measured and decided about it, before any word is chosen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .conditions import (
+    MIN_BLOCKS,
+    Condition,
+    Decision,
+    Growth,
+    annealed,
+    block_edges,
+    finite_horizon,
+    growth,
+    increments,
+    judge_bias,
+    judge_variance,
+)
+from .drift import Harm, judge_harm, undecided
+from .instability import broken
+from .trace import Trace
+
+Array = NDArray[np.float64]
+
+GRADIENTS_ALIVE = 1e-3  # ‖g‖² down a thousandfold: the run has come to rest rather than stalled
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Everything that was measured and decided about one run."""
+
+    trace: Trace
+    start: int
+    variance: Condition
+    bias: Condition
+    growth: Growth
+    harm: Harm
+    annealed: bool
+    gradients_left: float
+    """Mean ‖g‖² of the last judged block over that of the largest one; nan if not known."""
+    broken: tuple[str, tuple[str, ...]] | None
+
+    @property
+    def too_short(self) -> bool:
+        """Whether there are too few blocks for any decision."""
+        return min(len(self.variance.ratios), len(self.bias.ratios)) < MIN_BLOCKS
+
+    @property
+    def died_out(self) -> bool:
+        """Whether a converges by a law of the stepsizes, not by annealing at the end of a planned run."""
+        return self.growth.decision is Decision.VIOLATED and not self.annealed
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the stepsizes died out before the gradients did."""
+        return self.died_out and not self.gradients_left < GRADIENTS_ALIVE
+
+    @property
+    def first_row(self) -> int:
+        """The index of the first judged record; 0 where nothing can be judged."""
+        row = int(np.searchsorted(self.trace.steps, self.start))
+        return row if row < len(self.trace.steps) - 1 else 0
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """The first and the last judged step."""
+        steps = self.trace.steps
+        return (int(steps[self.first_row]), int(steps[-1])) if len(steps) else (0, 0)
+
+    def increment(self, name: str) -> Array:
+        """Return how much a cumulative column grew over the judged window, `(tensors,)`; 0 where unknown."""
+        column = self.trace.column(name)
+        if len(column) == 0:
+            return np.zeros(len(self.trace.tensors))
+        before = column[self.first_row] if self.first_row else np.zeros(column.shape[1])
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.nan_to_num(column[-1] - before, nan=0.0, posinf=0.0, neginf=0.0))
+
+
+def gather(trace: Trace) -> Evidence:
+    """Measure and decide everything about a trace."""
+    start = judged_start(trace)
+    blind = _blind(trace)
+    if blind:
+        empty = np.empty(0)
+        variance = bias = Condition(Decision.INCONCLUSIVE, math.nan, math.nan, math.nan, empty, empty, blind)
+        grows = Growth(math.nan, math.nan, math.nan, Decision.INCONCLUSIVE, blind)
+    else:
+        a = trace.total("a")
+        variance = judge_variance(trace.steps, trace.total("b"), a, start)
+        bias = judge_bias(trace.steps, trace.total("c_plus"), a, start)
+        grows = growth(trace.steps, a, start)
+    lr = trace.groups.get("lr")
+    falls = lr is not None and len(variance.ratios) >= MIN_BLOCKS and annealed(trace.steps, lr, start)
+    return Evidence(
+        trace=trace,
+        start=start,
+        variance=finite_horizon(variance) if falls else variance,
+        bias=bias,
+        growth=grows,
+        harm=undecided(blind) if blind else _harm(trace),
+        annealed=falls,
+        gradients_left=_gradients_left(trace, start),
+        broken=broken(trace, start),
+    )
+
+
+def judged_start(trace: Trace) -> int:
+    """Return the first judged step: max(10/(1-β2), 10/(1-β1), the end of warm-up, 0.02 T), at least 1."""
+    if len(trace.steps) == 0:
+        return 1
+    candidates = [1.0, 0.02 * float(trace.steps[-1]), _warm_up_end(trace)]
+    for name in ("beta1", "beta2"):
+        values = trace.groups.get(name)
+        if values is not None and len(values):
+            candidates += [10 / (1 - beta) for beta in values[-1] if beta < 1]  # nan: no such decay
+    return math.ceil(max(candidates) - 1e-6)  # 10/(1-0.9) is 100 and a rounding error
+
+
+def _warm_up_end(trace: Trace) -> float:
+    """Return the first step at which a learning rate that rose is at its maximum."""
+    lr = trace.groups.get("lr")
+    ends = [0.0]
+    for rate in np.empty((0, 0)) if lr is None else lr.T:
+        finite = rate[np.isfinite(rate)]
+        if len(finite) and finite.max() > finite[0] * (1 + 1e-6):  # more than a rounding of a constant rate
+            ends.append(float(trace.steps[np.argmax(rate >= finite.max() * (1 - 1e-6))]))
+    return max(ends)
+
+
+def _blind(trace: Trace) -> str:
+    """Return why no stepsize was seen at all; empty if some was."""
+    if len(trace.steps) == 0:
+        return "nothing has been recorded yet"
+    if trace.tensors and all(tensor.formula is None for tensor in trace.tensors):
+        return "no tensor has a readable elementwise stepsize, so there is no a, b or c to judge"
+    if not np.any(np.nan_to_num(trace.column("a")[-1]) > 0):
+        return "no step with a stepsize has been recorded"
+    return ""
+
+
+def _harm(trace: Trace) -> Harm:
+    drift = trace.drift
+    if drift is None:
+        last = int(trace.steps[-1])
+        return undecided("there are too few stretches yet", last, last)
+    dd, dg, gg = (np.nansum(gram, axis=0) for gram in (drift.gram_dd, drift.gram_dg, drift.gram_gg))
+    return judge_harm(dd, dg, gg, drift.first_step, drift.last_step)
+
+
+def _gradients_left(trace: Trace, start: int) -> float:
+    """Return the mean ‖g‖² of the last block over that of the largest block."""
+    index = block_edges(trace.steps, start)
+    if len(index) < 2:
+        return math.nan
+    rate = increments(trace.total("g2"), index) / np.diff(trace.steps[index])
+    return float(rate[-1] / rate.max()) if np.isfinite(rate).all() and rate.max() > 0 else math.nan

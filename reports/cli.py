@@ -1,0 +1,254 @@
+"""The command line: `stepscope demo`, `diagnose`, `report` and `list`.
+
+Exit code 0: fine; 1: a verdict is biased or unstable; 2: bad input, said in one sentence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..diagnostics.diagnosis import Diagnosis
+    from ..diagnostics.trace import Trace
+    from .words import Row
+
+FINE, ALARM, BAD_INPUT = 0, 1, 2
+COLOURS = {
+    "certified": "green",
+    "uncertified": "blue",
+    "biased": "red",
+    "unstable": "red",
+    "neighbourhood": "yellow",
+}
+
+
+class BadInput(Exception):
+    """What the user gave cannot be used; the message says why in one sentence."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line on `argv` (default: the process's own) and return its exit code."""
+    parser = _parser()
+    try:
+        arguments = parser.parse_args(argv)
+        if arguments.command is None:
+            parser.print_help()
+            return FINE
+        code = _dispatch(arguments)
+        sys.stdout.flush()  # a closed pipe shows here, where it is caught
+        return code
+    except SystemExit as stop:  # --help, --version, and what argparse refuses
+        return int(stop.code or FINE)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+    except (BadInput, OSError) as error:
+        print(f"stepscope: {_one_line(error)}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one sentence, without the usage in front."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(BAD_INPUT, f"{self.prog}: {message}; see {self.prog} --help.\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="stepscope",
+        description="Shows the steps an optimizer really takes, and says whether theory lets them converge.",
+        epilog="Exit code: 0 fine, 1 when a verdict is biased or unstable, 2 for bad input.",
+    )
+    parser.add_argument("--version", action=_Version, help="print the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="train on digits, play the game that Adam loses, report both")
+    demo.add_argument("-o", "--output", type=Path, default=Path("demo"), metavar="DIR", help="default: demo")
+    demo.add_argument("--quick", action="store_true", help="a twentieth of the steps, too few to judge")
+
+    diagnose = commands.add_parser("diagnose", help="judge a recorded run")
+    diagnose.add_argument("run", type=Path, metavar="RUN", help="directory that a Monitor wrote")
+    diagnose.add_argument("--json", action="store_true", help="print JSON")
+
+    report = commands.add_parser("report", help="write one HTML page over one or several runs")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="directory that a Monitor wrote")
+    page = Path("report.html")
+    report.add_argument("-o", "--output", type=Path, default=page, metavar="FILE", help=f"default: {page}")
+    report.add_argument("--json", action="store_true", help="print JSON")
+
+    listing = commands.add_parser("list", help="list the runs below a directory")
+    listing.add_argument(
+        "directory", type=Path, nargs="?", default=Path(), metavar="DIR", help="default: here"
+    )
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+class _Version(argparse.Action):
+    """Print the installed version; asking for it costs nothing until then."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"stepscope {version('stepscope')}")
+        except PackageNotFoundError:
+            print("stepscope, not installed")
+        parser.exit()
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    match arguments.command:
+        case "demo":
+            from .demo import demo
+
+            directory: Path = arguments.output
+            return demo(directory, directory / "report.html", arguments.quick)
+        case "diagnose":
+            return diagnose(arguments.run, as_json=arguments.json)
+        case "report":
+            return report(arguments.runs, arguments.output, as_json=arguments.json)
+        case _:
+            return listing(arguments.directory, as_json=arguments.json)
+
+
+def diagnose(run: Path, *, as_json: bool = False) -> int:
+    """Print a run's diagnosis and its table of tensors."""
+    trace = _load(run)
+    diagnosis = trace.diagnose()
+    if as_json:
+        _print_json(diagnosis.to_dict())
+    else:
+        print(f"{diagnosis}\n\n{trace.summary()}")
+    return _exit_code([str(diagnosis.verdict)])
+
+
+def report(runs: Sequence[Path], output: Path, *, as_json: bool = False) -> int:
+    """Write one page over the runs and print where it is."""
+    from .page import render
+
+    if output.is_dir():
+        raise BadInput(f"`-o` must name an HTML file, got the directory '{output}'.")
+    short = [_name(run) for run in runs]
+    names = [name if Counter(short)[name] == 1 else str(run) for name, run in zip(short, runs, strict=True)]
+    traces = [(name, _load(run)) for name, run in zip(names, runs, strict=True)]
+    judged = [_judge(name, trace) for name, trace in traces]
+    path = render(traces, output)
+    if as_json:
+        _print_json({"report": str(path), "runs": [_plain(*line) for line in judged]})
+    else:
+        print_rows([line for line, _ in judged])
+        print(f"report: {path}")
+    return _exit_code([str(line.verdict) for line, _ in judged])
+
+
+def listing(directory: Path, *, as_json: bool = False) -> int:
+    """Print a line per run below `directory`; one that cannot be read is named on stderr with the reason."""
+    if not directory.is_dir():
+        raise BadInput(f"no directory at '{directory}': expected one with runs below it; check the path.")
+    judged, broken = [], []
+    for path in runs_below(directory):
+        name = str(path.relative_to(directory)) if path != directory else _name(path)
+        try:
+            judged.append(_judge(name, _load(path)))
+        except BadInput as error:
+            broken.append({"run": name, "error": _one_line(error)})
+    if as_json:
+        _print_json([_plain(*line) for line in judged] + broken)
+        return FINE
+    if judged:
+        print_rows([line for line, _ in judged])
+    elif not broken:
+        print(f"no runs below '{directory}'")
+    for entry in broken:
+        print(f"stepscope: {entry['error']}", file=sys.stderr)
+    return FINE
+
+
+def runs_below(directory: Path) -> Iterator[Path]:
+    """Yield the run directories at and below `directory`, hidden folders left out, in order."""
+    from ..diagnostics.reading import LINES, SQLITE
+    from ..diagnostics.store import META
+
+    for path, folders, files in os.walk(directory):
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        if META in files and {LINES, SQLITE} & set(files):  # other tools write a meta.json as well
+            yield Path(path)
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    """Print a table of runs; colours where a terminal shows them."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("run", "optimizer", "steps", "reached", "variance", "bias", "ρ [95 %]", "verdict"):
+        table.add_column(head, justify="right" if head == "steps" else "left", overflow="fold")
+    for line in rows:
+        verdict = Text(str(line.verdict), style=COLOURS.get(line.verdict, ""))
+        words = (line.optimizer, str(line.steps), line.final, line.variance, line.bias, line.rho)
+        table.add_row(Text(line.name), *map(Text, words), verdict)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _load(run: Path) -> Trace:
+    from ..diagnostics.trace import Trace
+
+    try:
+        return Trace.load(run)
+    except (OSError, ValueError) as error:
+        raise BadInput(_one_line(error)) from error
+
+
+def _judge(name: str, trace: Trace) -> tuple[Row, Diagnosis]:
+    from .words import row
+
+    diagnosis = trace.diagnose()
+    return row(name, trace, diagnosis), diagnosis
+
+
+def _name(run: Path) -> str:
+    return run.name or run.resolve().name
+
+
+def _plain(line: Row, diagnosis: Diagnosis) -> dict[str, object]:
+    return {
+        "run": line.name,
+        "optimizer": line.optimizer,
+        "steps": line.steps,
+        "reached": line.final,
+        "verdict": line.verdict,
+        "variance": line.variance,
+        "bias": line.bias,
+        "harm": diagnosis.to_dict()["harm"],
+    }
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1))
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: '{error.filename}'; choose another path."
+    return " ".join(str(error).split())
+
+
+def _exit_code(verdicts: Sequence[str]) -> int:
+    from .words import ALARMS
+
+    return ALARM if any(verdict in ALARMS for verdict in verdicts) else FINE

@@ -1,0 +1,298 @@
+"""The harm test of docs/theory.md 4.6: slow twins, error rates, and worlds whose drift is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stepscope.diagnostics.drift import (
+    HarmDecision,
+    K,
+    Stretches,
+    cross_mean,
+    fieller,
+    jackknife,
+    judge_harm,
+    student_t,
+    undecided,
+)
+
+HARMFUL, HARMLESS, INCONCLUSIVE = HarmDecision.HARMFUL, HarmDecision.HARMLESS, HarmDecision.INCONCLUSIVE
+
+
+def streams(seed, steps, coords):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0.3, 1.0, (steps, coords)), rng.lognormal(size=(steps, coords))
+
+
+def fill(g, e):
+    stretches = Stretches(g.shape[1])
+    for now_g, now_e in zip(g, e, strict=True):
+        stretches.current += np.stack([now_e * now_g, now_g, now_e])
+        stretches.advance()
+    return stretches
+
+
+def judge_world(world, worlds):
+    coords = world.g.shape[1]
+    record = worlds.naive_drift(world.g, world.e, np.ones(coords), np.zeros(coords, dtype=np.int64))
+    return judge_harm(
+        record.gram_dd[0], record.gram_dg[0], record.gram_gg[0], record.first_step, record.last_step
+    )
+
+
+def grams(d, g):
+    """Gram matrices of stretch means `(k, coords)` at mean stepsize 1."""
+    return d @ d.T, d @ g.T, g @ g.T
+
+
+# twins
+
+
+@pytest.mark.parametrize("steps", [8, 15, 16, 17, 31, 100, 255, 256, 257, 413])
+def test_stretches_match_the_full_streams(worlds, steps):
+    g, e = streams(steps, steps, 7)
+    (first, last), *got = fill(g, e).gram([(3, 2.0), (0, 1.0), (4, 1.5)])
+    scales, owner = np.array([2.0] * 3 + [1.5] * 4), np.array([0] * 3 + [2] * 4)
+    twin = worlds.naive_drift(g, e, scales, owner)
+    assert (first, last) == (twin.first_step, twin.last_step)
+    for mine, theirs in zip(got, (twin.gram_dd, twin.gram_dg, twin.gram_gg), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5, abs=1e-5)  # closed stretches are float32
+
+
+def test_the_window_is_the_last_half():
+    stretches = Stretches(1)
+    for step in range(1, 3000):
+        stretches.advance()
+        if step < K:
+            assert stretches.gram([(1, 1.0)]) is None
+            continue
+        (first, last), *_ = stretches.gram([(1, 1.0)])
+        assert step - last < stretches.length
+        assert (last - first + 1) == K * stretches.length
+        assert first <= step / 2 + 1 or step < 2 * K
+        assert last - first + 1 >= step / 2 - stretches.length
+
+
+def naive_jackknife(matrices):
+    """Leave out one stretch after another, with loops."""
+
+    def u(matrix, keep):
+        pairs = [matrix[i][j] for i in keep for j in keep if i != j]
+        return sum(pairs) / len(pairs)
+
+    k = len(matrices[0])
+    everything = [u(matrix, range(k)) for matrix in matrices]
+    left_out = [[u(matrix, [i for i in range(k) if i != drop]) for matrix in matrices] for drop in range(k)]
+    means = [sum(row[a] for row in left_out) / k for a in range(len(matrices))]
+    size = range(len(matrices))
+    covariance = [
+        [sum((row[a] - means[a]) * (row[b] - means[b]) for row in left_out) * (k - 1) / k for b in size]
+        for a in size
+    ]
+    return everything, covariance
+
+
+@pytest.mark.parametrize("k", [4, 8])
+def test_jackknife_matches_the_loop(k):
+    matrices = np.random.default_rng(k).normal(size=(3, k, k))
+    values, covariance = jackknife(matrices)
+    naive_values, naive_covariance = naive_jackknife(matrices.tolist())
+    assert values == pytest.approx(naive_values, rel=1e-12)
+    assert covariance == pytest.approx(np.array(naive_covariance), rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_fieller_solves_its_inequality(seed):
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(2, 2))
+    x, y, covariance, t = rng.normal(), 20.0, root @ root.T, 2.4
+    low, high = fieller(x, y, covariance, t)
+
+    def inside(r):
+        spread = covariance[0, 0] - 2 * r * covariance[0, 1] + r**2 * covariance[1, 1]
+        return (x - r * y) ** 2 <= t**2 * spread
+
+    assert low < x / y < high
+    for r in np.linspace(low - 1, high + 1, 1001):
+        assert inside(r) == (low <= r <= high)
+    assert fieller(x, 0.01, covariance, t) is None
+
+
+def test_student_t_of_seven():
+    assert student_t(7) == pytest.approx(2.3646, abs=1e-4)  # tables
+
+
+# error rates; the seeds are fixed, the tolerances four binomial standard errors
+
+
+def rate(make, trials=1500):
+    harms = [judge_harm(*grams(*make(np.random.default_rng(seed))), 1, 100) for seed in range(trials)]
+    return harms, sum(harm.decision is HARMFUL for harm in harms) / trials
+
+
+@pytest.mark.parametrize("coords", [1, 10, 300])
+@pytest.mark.parametrize("coupling", [1.0, 0.9, 0.0])
+def test_noise_alone_raises_no_alarm(coords, coupling):
+    def noise(rng):
+        g = rng.normal(size=(K, coords))
+        return coupling * g + math.sqrt(1 - coupling**2) * rng.normal(size=g.shape), g
+
+    _, alarms = rate(noise, 1000)
+    assert alarms <= 0.005  # measured over 4000 seeds: at most 0.0005
+
+
+@pytest.mark.parametrize("rho", [1.0, 0.5, -1.0])
+@pytest.mark.parametrize("coords", [1, 10])
+def test_the_interval_covers_rho(rho, coords):
+    mean = 3 * np.ones(coords) / math.sqrt(coords)
+
+    def drifting(rng):
+        shared, own = rng.normal(size=(2, K, coords))
+        return rho * mean + 0.8 * shared + 0.6 * own, mean + shared
+
+    harms, alarms = rate(drifting)
+    covered = np.mean([harm.interval[0] <= rho <= harm.interval[1] for harm in harms])
+    assert covered >= 0.92  # nominal 0.95, measured 0.93-0.97
+    assert alarms >= 0.9 if rho < 0 else alarms <= 0.005
+
+
+def test_noise_balls_raise_no_alarm(worlds):
+    """Gradients that cancel from stretch to stretch make U(g, g) negative: neither U nor 4 U is a speed."""
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        curvature, x, lr = rng.uniform(0.01, 3, size=50), 0.1 * rng.normal(size=50), 0.02
+        g = np.empty((1000, 50))
+        for now in g:
+            now[:] = curvature * x + rng.normal(size=50)
+            x = x - lr * now
+        assert (
+            judge_world(worlds.World(g, np.full_like(g, lr), np.full(1000, lr)), worlds).decision
+            is not HARMFUL
+        )
+
+
+# theorems: docs/theory.md 4.4 and 4.6
+
+
+@pytest.mark.parametrize(
+    ("method", "beta2", "rho", "decision"),
+    [
+        ("adam", 0.9, (-150, -77), HARMFUL),
+        ("adam", 0.99, (-36, -18), HARMFUL),
+        ("adam", 0.999, (-2.9, -1.1), HARMFUL),
+        ("adam", 0.9999, (0.6, 0.8), HARMLESS),
+        ("amsgrad", 0.99, (0.9, 1.1), HARMLESS),
+    ],
+)
+def test_reddis_online_game(worlds, method, beta2, rho, decision):
+    harm = judge_world(worlds.play("online", method, 300_000, beta1=0.9, beta2=beta2), worlds)
+    assert rho[0] <= harm.rho <= rho[1]
+    assert harm.interval[0] <= harm.rho <= harm.interval[1]
+    assert harm.decision is decision
+
+
+def test_reddis_first_theorem(worlds):
+    harm = judge_world(worlds.play("t1", "adam", 100_000, beta2=0.1), worlds)
+    assert harm.rho == pytest.approx(-0.98, abs=0.03)
+    assert harm.decision is HARMFUL
+
+
+def test_reddis_stochastic_game_is_told_by_unsupported_drift(worlds):
+    for seed in range(4):
+        harm = judge_world(worlds.play("stochastic", "adam", 300_000, beta2=0.99, seed=seed), worlds)
+        assert (harm.decision, harm.interval) == (HARMFUL, (-math.inf, math.inf))
+        assert "unsupported" in harm.reason
+        calm = judge_world(worlds.play("stochastic", "amsgrad", 300_000, beta2=0.99, seed=seed), worlds)
+        assert calm.decision is INCONCLUSIVE
+
+
+def test_sgd_has_rho_one():
+    g, e = streams(3, 400, 5)
+    (window, dd, dg, gg) = fill(g + 2, np.full_like(e, 0.1)).gram([(5, 1.0)])
+    harm = judge_harm(dd[0], dg[0], gg[0], *window)
+    assert harm.rho == pytest.approx(1.0, rel=1e-6)
+    assert harm.interval == pytest.approx((1.0, 1.0), rel=1e-5)
+
+
+# edges
+
+
+def test_coordinates_that_never_step_contribute_nothing():
+    g, e = streams(0, 64, 4)
+    e[:, 2] = 0.0
+    g[:, 2] = 5.0
+    _, *with_dead = fill(g, e).gram([(4, 1.0)])
+    _, *without = fill(g[:, [0, 1, 3]], e[:, [0, 1, 3]]).gram([(3, 1.0)])
+    assert np.array(with_dead) == pytest.approx(np.array(without), rel=1e-12)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e300])
+def test_non_finite_coordinates_contribute_nothing(bad):
+    g, e = streams(0, 64, 4)
+    g[40, 1] = bad
+    _, *grams_of = fill(g, e).gram([(4, 1.0)])
+    assert np.isfinite(grams_of).all()
+
+
+def test_nothing_measured_decides_nothing():
+    zero = np.zeros((K, K))
+    harm = judge_harm(zero, zero, zero, 1, 64)
+    assert (harm.decision, harm.interval, harm.steps_needed) == (INCONCLUSIVE, (-math.inf, math.inf), 64)
+    assert judge_harm(zero + math.nan, zero, zero, 1, 64).decision is INCONCLUSIVE
+    assert undecided("no reason").decision is INCONCLUSIVE
+    assert cross_mean(np.ones((2, 3, 3))) == pytest.approx(np.ones(2))
+
+
+def test_a_restored_copy_goes_on_alike():
+    g, e = streams(1, 100, 3)
+    whole, first, second = fill(g, e), fill(g[:37], e[:37]), Stretches(3)
+    second.restore(first.state())
+    first.current += 1.0  # `state` holds copies
+    current = second.current
+    for now_g, now_e in zip(g[37:], e[37:], strict=True):
+        current += np.stack([now_e * now_g, now_g, now_e])
+        second.advance()
+    assert current is second.current  # closing and merging never replace the array that the kernel holds
+    for mine, theirs in zip(second.gram([(3, 1.0)])[1:], whole.gram([(3, 1.0)])[1:], strict=True):
+        assert np.array_equal(mine, theirs)
+
+
+def test_restoring_another_model_is_refused():
+    with pytest.raises(ValueError, match="must hold 3 coordinates"):
+        Stretches(3).restore(Stretches(4).state())
+
+
+def test_coordinates_added_later():
+    g, e = streams(1, 50, 3)
+    stretches = fill(g, e)
+    before = stretches.gram([(3, 1.0)])
+    stretches.extend(2)
+    assert stretches.current.shape == (3, 5)
+    assert stretches.current.flags.c_contiguous
+    _, dd, *_ = stretches.gram([(3, 1.0), (2, 1.0)])
+    assert np.array_equal(dd[0], before[1][0])
+    assert not dd[1].any()
+
+
+# invariance
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(-20, 20), st.integers(-20, 20))
+def test_scales_and_order_of_coordinates_change_nothing(seed, coords, g_power, e_power):
+    rng = np.random.default_rng(seed)
+    g, e = streams(seed, 64, coords)
+    order = rng.permutation(coords)
+    plain, changed = fill(g, e), fill(2.0**g_power * g[:, order], 2.0**e_power * e[:, order])
+    harms = []
+    for stretches in (plain, changed):
+        window, dd, dg, gg = stretches.gram([(coords, 1.0)])
+        harms.append(judge_harm(dd[0], dg[0], gg[0], *window))
+    assert harms[0].decision is harms[1].decision
+    assert harms[0].rho == pytest.approx(harms[1].rho, rel=1e-6, nan_ok=True)
+    assert harms[0].interval == pytest.approx(harms[1].interval, rel=1e-5)

@@ -1,0 +1,539 @@
+"""The monitor in a training loop: what happens is recorded, and nothing that happens reaches the loop."""
+
+import copy
+import gc
+import logging
+import math
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stepscope import Monitor, Trace
+from stepscope.diagnostics import recorder as recorder_module
+from stepscope.diagnostics.stepsizes import READERS
+
+ROOT = Path(__file__).parents[2]
+
+
+def parameter(*shape, seed=0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.nn.Parameter(torch.randn(*shape, generator=generator, dtype=dtype))
+
+
+def step(optimizer, *values, seed=None):
+    """One step with the given constant gradients, or random ones."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    generator = torch.Generator().manual_seed(seed or 0)
+    for i, p in enumerate(params):
+        if i < len(values) or seed is None:
+            value = values[i] if i < len(values) else 1.0
+            p.grad = None if value is None else torch.full_like(p, value)
+        else:
+            p.grad = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+    optimizer.step()
+
+
+def events(monitor, kind):
+    return [event for event in monitor.trace.events if event.kind == kind]
+
+
+def test_nan_gradients_are_counted_and_named():
+    p, q = parameter(4), parameter(3)
+    optimizer = torch.optim.Adam([("first", p), ("second", q)])
+    monitor = Monitor(optimizer, strict=True)
+    for t in range(5):
+        step(optimizer, 1.0, math.nan if t == 3 else 1.0)
+    (event,) = events(monitor, "nonfinite")
+    assert (event.step, event.tensor) == (4, "second")
+    # Adam's moments stay NaN, so the count goes on: three coordinates at step 4 and at step 5.
+    assert monitor.trace.total("nonfinite")[-1] == 6
+    assert str(monitor.diagnose().verdict) == "unstable"
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_infinite_gradients_under_sgd(value):
+    p = parameter(4)
+    optimizer = torch.optim.SGD([p], lr=0.1)
+    monitor = Monitor(optimizer, strict=True)
+    for t in range(3):
+        step(optimizer, value if t == 1 else 1.0)
+    assert len(events(monitor, "nonfinite")) == 1
+    assert monitor.step == 3
+    assert str(monitor.diagnose().verdict) == "unstable"
+
+
+def test_a_step_that_a_loss_scaler_skips():
+    p = parameter(4)
+    optimizer = torch.optim.Adam([p], fused=True)
+    monitor = Monitor(optimizer, strict=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for t in range(6):
+        scaler.scale((p * (math.inf if t in (2, 3) else 1.0)).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    assert monitor.step == 4
+    assert len(events(monitor, "skipped")) == 1  # two in a row are one event
+    assert events(monitor, "unreadable") == []
+
+
+def test_empty_parameters_and_parameters_without_gradient():
+    empty, idle, busy = parameter(0), parameter(3), parameter(2)
+    optimizer = torch.optim.Adam([empty, idle, busy])
+    monitor = Monitor(optimizer, strict=True)
+    for _ in range(4):
+        step(optimizer, 1.0, None, 1.0)
+    trace = monitor.trace
+    assert trace.column("steps")[-1].tolist() == [0, 0, 4]
+    assert trace.column("a")[-1].tolist()[:2] == [0, 0]
+    step(optimizer, None, None, None)
+    assert monitor.step == 4
+    assert "no watched parameter had a gradient" in events(monitor, "skipped")[0].message
+    str(monitor.diagnose())
+    str(monitor.summary())
+
+
+def test_a_subclass_that_steps_through_its_parent_counts_once():
+    class Careful(torch.optim.Adam):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    torch.optim.Adam([parameter(1)])  # patches Adam.step with the hooks, as any process that used Adam has done
+    optimizer = Careful([parameter(4)])
+    monitor = Monitor(optimizer, strict=True)
+    for _ in range(5):
+        step(optimizer)
+    assert monitor.step == 5
+    assert events(monitor, "skipped") == []
+
+
+def test_two_steps_on_one_gradient_are_two_steps():
+    optimizer = torch.optim.Adam([parameter(4)])
+    monitor = Monitor(optimizer, strict=True)
+    step(optimizer)
+    optimizer.step()
+    assert monitor.step == 2
+
+
+def test_a_closure():
+    p = parameter(4)
+    optimizer = torch.optim.Adam([p], weight_decay=0.1)
+    monitor = Monitor(optimizer, strict=True)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (p**2).sum()
+        loss.backward()
+        return loss
+
+    for _ in range(5):
+        optimizer.step(closure)
+    assert monitor.step == 5
+    assert events(monitor, "unreadable") == []
+
+
+def test_tensor_learning_rate_and_scheduler():
+    p = parameter(4, dtype=torch.float64)
+    optimizer = torch.optim.Adam([p], lr=torch.tensor(0.1, dtype=torch.float64), foreach=False)
+    monitor = Monitor(optimizer, strict=True)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    for _ in range(4):
+        step(optimizer)
+        scheduler.step()
+    assert monitor.trace.groups["lr"][:, 0] == pytest.approx([0.1, 0.05, 0.025, 0.0125])
+
+
+def test_a_group_added_later():
+    p, q = parameter(4), parameter(300, 20)
+    optimizer = torch.optim.SGD([p], lr=0.1)
+    monitor = Monitor(optimizer, strict=True)
+    for t in range(40):
+        if t == 20:
+            optimizer.add_param_group({"params": [q], "lr": 0.2})
+        step(optimizer)
+    trace = monitor.trace
+    assert [tensor.group for tensor in trace.tensors] == [0, 1]
+    assert trace.column("steps")[-1].tolist() == [40, 20]
+    assert trace.column("a")[-1] == pytest.approx([40 * 4 * 0.1, 20 * 6000 * 0.2])
+    assert len(events(monitor, "group added")) == 1
+
+
+def test_weights_changed_between_steps_are_not_the_optimizers_doing():
+    p = parameter(4)
+    optimizer = torch.optim.Adam([p], lr=0.5)
+    monitor = Monitor(optimizer, strict=True)
+    for _ in range(20):
+        step(optimizer)
+        with torch.no_grad():
+            p.clamp_(-1, 1)
+    assert events(monitor, "unreadable") == []
+
+
+def test_an_optimizer_that_does_more_than_its_formula_is_not_believed():
+    class Shrinking(torch.optim.Adam):
+        def _init_group(self, group, params, *rest):
+            for p in group["params"]:
+                p.data.mul_(0.9)
+            return super()._init_group(group, params, *rest)
+
+    optimizer = Shrinking([("w", parameter(4))])
+    monitor = Monitor(optimizer, strict=True)
+    for _ in range(3):
+        step(optimizer)
+    (event,) = events(monitor, "unreadable")
+    assert event.tensor == "w"
+    assert "differs from the step" in event.message
+    trace = monitor.trace
+    assert trace.tensors[0].formula is None
+    assert np.isnan(trace.column("a")).all()
+    assert np.isfinite(trace.column("update_rms")).all()
+    assert str(monitor.diagnose().verdict) == "inconclusive"
+
+
+@pytest.mark.parametrize("make", [torch.optim.Muon, torch.optim.Rprop], ids=["Muon", "Rprop"])
+def test_optimizers_without_an_elementwise_stepsize(make, caplog):
+    p = parameter(8, 6)
+    optimizer = make([p], lr=0.01)
+    with caplog.at_level(logging.WARNING, "stepscope"):
+        monitor = Monitor(optimizer, strict=True)
+        for t in range(20):
+            step(optimizer, seed=t + 1)
+    assert len(caplog.records) == 1
+    trace = monitor.trace
+    assert trace.tensors[0].formula is None
+    for name in ("update_rms", "weight_rms", "alignment"):
+        assert np.isfinite(trace.column(name)[-1]).all(), name
+    assert trace.column("alignment")[-1] > 0
+    assert trace.total("g2")[-1] > 0
+    str(monitor.diagnose())
+
+
+def test_an_unknown_optimizer_is_watched_by_what_it_moves():
+    class Signs(torch.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {"lr": 0.01})
+
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.data.sub_(group["lr"] * p.grad.sign())
+
+    optimizer = Signs([parameter(5)])
+    monitor = Monitor(optimizer, strict=True)
+    for t in range(4):
+        step(optimizer, seed=t + 1)
+    assert monitor.trace.column("update_rms")[-1, 0] == pytest.approx(0.01, rel=1e-4)
+    assert "Signs" in events(monitor, "unreadable")[0].message
+
+
+def test_sparse_gradients_touch_their_rows_only():
+    embedding = torch.nn.Embedding(50, 3, sparse=True)
+    optimizer = torch.optim.SparseAdam(embedding.parameters(), lr=0.1)
+    monitor = Monitor(optimizer, strict=True)
+    plain = torch.nn.Embedding.from_pretrained(embedding.weight.detach().clone(), freeze=False, sparse=True)
+    other = torch.optim.SparseAdam(plain.parameters(), lr=0.1)
+    for t in range(20):
+        rows = torch.tensor([t % 5, (t + 1) % 5, 7])
+        for module, o in ((embedding, optimizer), (plain, other)):
+            o.zero_grad()
+            module(rows).square().sum().backward()
+            o.step()
+    assert torch.equal(embedding.weight, plain.weight)
+    assert events(monitor, "unreadable") == []
+    assert monitor.trace.total("active")[-1] == 20 * 3 * 3
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # torch's own Adagrad causes it
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adagrad])
+def test_sparse_gradients_under_dense_rules(make):
+    embedding = torch.nn.Embedding(30, 2, sparse=True)
+    optimizer = make(embedding.parameters(), lr=0.1)
+    monitor = Monitor(optimizer, coordinates=25, strict=True)
+    for t in range(10):
+        optimizer.zero_grad()
+        embedding(torch.tensor([t, t + 3])).square().sum().backward()
+        optimizer.step()
+    assert events(monitor, "unreadable") == []
+
+
+def test_complex_parameters_are_pairs_of_real_ones():
+    p = parameter(6, dtype=torch.complex64)
+    optimizer = torch.optim.Adam([p], lr=0.05)
+    monitor = Monitor(optimizer, strict=True)
+    for t in range(20):
+        step(optimizer, seed=t + 1)
+    assert monitor.trace.tensors[0].numel == 12
+    assert events(monitor, "unreadable") == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_precisions(dtype):
+    p = torch.nn.Parameter(torch.randn(64, generator=torch.Generator().manual_seed(1)).to(dtype))
+    optimizer = torch.optim.AdamW([p], lr=0.05, eps=1e-4)
+    monitor = Monitor(optimizer, strict=True)
+    for t in range(20):
+        step(optimizer, seed=t + 1)
+    assert events(monitor, "unreadable") == []
+    assert np.isfinite(monitor.trace.total("a")[-1])
+
+
+def test_the_layout_of_memory_does_not_matter():
+    """A tensor that is not contiguous is read like its contiguous copy."""
+    totals = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        p = torch.nn.Parameter(parameter(4, 3, 5, 5).detach().to(memory_format=order))
+        optimizer = torch.optim.Adam([p], lr=0.01)
+        monitor = Monitor(optimizer, coordinates=50, strict=True)
+        for t in range(10):
+            step(optimizer, seed=t + 1)
+        totals.append(monitor.trace.values[-1])
+    np.testing.assert_allclose(totals[0], totals[1], rtol=1e-6)
+
+
+# --- saving, resuming, copying -------------------------------------------------------------------------------
+
+
+def train(monitor_of, optimizer, first, last):
+    monitor = monitor_of(optimizer)
+    for t in range(first, last + 1):
+        step(optimizer, seed=t)
+    return monitor
+
+
+def test_a_saved_state_continues_exactly(tmp_path):
+    def make():
+        return torch.optim.Adam([("w", parameter(40, 30)), ("b", parameter(7))], lr=0.01, amsgrad=True)
+
+    def monitor_of(optimizer):
+        return Monitor(optimizer, coordinates=100, strict=True)
+
+    whole = train(monitor_of, make(), 1, 90)
+    half_optimizer = make()
+    half = train(monitor_of, half_optimizer, 1, 50)
+    params = [p for group in half_optimizer.param_groups for p in group["params"]]
+    torch.save((half.state_dict(), half_optimizer.state_dict(), [p.detach() for p in params]), tmp_path / "saved.pt")
+
+    optimizer = make()
+    monitor = monitor_of(optimizer)
+    saved, optimizer_state, weights = torch.load(tmp_path / "saved.pt", weights_only=True)
+    optimizer.load_state_dict(optimizer_state)
+    monitor.load_state_dict(saved)
+    for p, w in zip((p for group in optimizer.param_groups for p in group["params"]), weights, strict=True):
+        p.data.copy_(w)
+    for t in range(51, 91):
+        step(optimizer, seed=t)
+    np.testing.assert_array_equal(whole.trace.values[-1], monitor.trace.values[-1])
+    assert whole.diagnose().harm == monitor.diagnose().harm
+    (resumed,) = events(monitor, "resumed")
+    assert resumed.step == 50
+
+
+def test_a_reopened_directory_continues_the_sums(tmp_path):
+    optimizer = torch.optim.Adam([("w", parameter(40, 30))], lr=0.01)
+    with train(lambda o: Monitor(o, tmp_path / "run", coordinates=100, strict=True), optimizer, 1, 60) as monitor:
+        before = monitor.trace
+    with train(lambda o: Monitor(o, tmp_path / "run", coordinates=100, strict=True), optimizer, 61, 90):
+        pass
+    trace = Trace.load(tmp_path / "run")
+    assert trace.steps[-1] == 90
+    assert trace.column("steps")[-1, 0] == 90
+    assert (np.diff(trace.total("a")) > 0).all()
+    assert set(before.steps) <= set(trace.steps)
+    assert [event.kind for event in trace.events].count("resumed") == 1
+    assert [event.kind for event in trace.events if event.kind == "step jump"] == []
+    # The optimizer lived on, so its stepsizes did: only the one comparison across the gap is missing.
+    straight = train(
+        lambda o: Monitor(o, coordinates=100, strict=True),
+        torch.optim.Adam([("w", parameter(40, 30))], lr=0.01),
+        1,
+        90,
+    )
+    assert trace.total("a")[-1] == pytest.approx(straight.trace.total("a")[-1], rel=1e-12)
+    assert trace.total("compared")[-1] == straight.trace.total("compared")[-1] - 1200
+
+
+def test_a_branch_that_was_abandoned_is_superseded_but_kept(tmp_path):
+    optimizer = torch.optim.SGD([parameter(3)], lr=0.1)
+    monitor = train(lambda o: Monitor(o, tmp_path / "run", strict=True), optimizer, 1, 20)
+    saved = copy.deepcopy(monitor.state_dict())
+    for t in range(21, 41):
+        step(optimizer, seed=t)
+    monitor.close()
+    again = Monitor(optimizer, tmp_path / "run", strict=True)
+    again.load_state_dict(saved)
+    for t in range(21, 31):
+        step(optimizer, seed=t)
+    again.close()
+    trace = Trace.load(tmp_path / "run")
+    assert trace.steps[-1] == 30
+    assert trace.column("steps")[-1, 0] == 30
+    assert (np.diff(trace.steps) > 0).all()
+
+
+def test_lost_moments_and_a_jumping_counter_are_events():
+    p = parameter(4)
+    optimizer = torch.optim.Adam([("w", p)])
+    monitor = Monitor(optimizer, strict=True)
+    for _ in range(10):
+        step(optimizer)
+    optimizer.state.clear()
+    step(optimizer)
+    (reset,) = events(monitor, "moment reset")
+    assert (reset.step, reset.tensor) == (11, "w")
+    optimizer.state[p]["step"] += 5
+    step(optimizer)
+    assert len(events(monitor, "step jump")) == 1
+    assert events(monitor, "unreadable") == []
+
+
+def test_loading_the_optimizers_state_is_an_event():
+    optimizer = torch.optim.Adam([parameter(4)])
+    monitor = Monitor(optimizer, strict=True)
+    step(optimizer)
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    step(optimizer)
+    assert len(events(monitor, "state loaded")) == 1
+    assert monitor.trace.total("compared")[-1] == 0
+
+
+def test_the_optimizer_still_copies_and_pickles():
+    optimizer = torch.optim.Adam([parameter(4)])
+    monitor = Monitor(optimizer, strict=True)
+    step(optimizer)
+    copy.deepcopy(optimizer).step()
+    pickle.loads(pickle.dumps(optimizer))
+    assert monitor.step == 1
+
+
+def test_a_forgotten_monitor_lets_go():
+    optimizer = torch.optim.Adam([parameter(4)])
+    Monitor(optimizer, strict=True)
+    gc.collect()
+    step(optimizer)  # its hooks find nobody
+
+
+# --- faults and bad input ------------------------------------------------------------------------------------
+
+
+def test_a_fault_inside_is_told_once_and_never_reaches_the_loop(monkeypatch, caplog, tmp_path):
+    optimizer = torch.optim.Adam([parameter(4)])
+    monitor = Monitor(optimizer, tmp_path / "run")
+    for t in range(50):
+        if t == 20:
+            monkeypatch.setattr(recorder_module.Recorder, "advance", lambda self: 1 / 0)
+        step(optimizer)
+        monitor.log(loss=1.0)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "ZeroDivisionError" in caplog.text
+    assert int(optimizer.state[optimizer.param_groups[0]["params"][0]]["step"]) == 50
+    trace = Trace.load(tmp_path / "run")
+    assert trace.steps[-1] == 20
+    assert [event.kind for event in trace.events][-2:] == ["fault", "closed"]
+
+
+def test_a_full_disk_stops_the_recording_and_nothing_else(monkeypatch, caplog, tmp_path):
+    optimizer = torch.optim.Adam([parameter(4)])
+    monitor = Monitor(optimizer, tmp_path / "run")
+    for t in range(60):
+        if t == 30:
+            monitor._recorder.commit()
+            full = OSError(28, "No space left on device")
+            monkeypatch.setattr(type(monitor._recorder.log), "append", lambda *_: (_ for _ in ()).throw(full))
+        step(optimizer)
+    assert "No space left" in caplog.text
+    assert len(caplog.records) == 1
+    assert Trace.load(tmp_path / "run").steps[-1] >= 16
+
+
+def test_strict_raises(monkeypatch):
+    optimizer = torch.optim.Adam([parameter(4)])
+    Monitored = Monitor(optimizer, strict=True)
+    monkeypatch.setattr(Monitored._recorder, "advance", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        step(optimizer)
+
+
+def test_a_crash_writes_the_flight_recorder(tmp_path):
+    optimizer = torch.optim.Adam([("w", parameter(4))])
+    with pytest.raises(KeyError), Monitor(optimizer, tmp_path / "run", strict=True):
+        for _ in range(1200):
+            step(optimizer)
+        raise KeyError("a bug in the loop")
+    (snapshot,) = (tmp_path / "run" / "snapshots").glob("flight-*.npz")
+    with np.load(snapshot) as flight:
+        assert flight["steps"].tolist() == list(range(201, 1201))
+        assert flight["sums"].shape == (1000, 1, len(flight["columns"]))
+        a = flight["sums"][:, 0, flight["columns"].tolist().index("a")]
+    trace = Trace.load(tmp_path / "run")
+    assert trace.steps[-1] == 1200
+    assert a.sum() == pytest.approx(
+        trace.total("a")[-1] - 4 * sum(1e-3 / (1 - 0.9**t) / (1 + 1e-8) for t in range(1, 201)), rel=1e-4
+    )
+    assert "KeyError" in trace.events[-1].message
+
+
+def test_a_process_that_ends_without_closing_loses_nothing(tmp_path):
+    code = (
+        "import torch; from stepscope import Monitor; p = torch.nn.Parameter(torch.ones(3));"
+        f"o = torch.optim.Adam([p]); m = Monitor(o, {str(tmp_path / 'run')!r})\n"
+        "for t in range(37):\n    p.grad = torch.ones(3); o.step()\n"
+        "raise RuntimeError('the loop broke')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "the loop broke" in done.stderr
+    trace = Trace.load(tmp_path / "run")
+    assert trace.steps[-1] == 37
+    assert trace.events[-1].kind == "closed"
+
+
+BAD = [
+    (lambda p: Monitor("adam"), "torch.optim.Optimizer, got str"),
+    (lambda p: Monitor(torch.optim.Adam([{"params": []}])), "must have parameters to watch, got none"),
+    (lambda p: Monitor(torch.optim.Adam([p]), coordinates=0), 'positive integer or "all", got 0'),
+    (lambda p: Monitor(torch.optim.Adam([p]), coordinates="some"), "got 'some'"),
+    (lambda p: Monitor(torch.optim.Adam([p])).log(loss=torch.ones(3)), r"got shape \(3,\)"),
+]
+
+
+@pytest.mark.parametrize(("call", "sentence"), BAD)
+def test_bad_input_gets_one_clear_sentence(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call(parameter(4))
+
+
+def test_a_directory_with_another_optimizers_record(tmp_path):
+    Monitor(torch.optim.Adam([parameter(4)]), tmp_path / "run").close()
+    with pytest.raises(ValueError, match=r"another run \(torch.optim.adam.Adam"):
+        Monitor(torch.optim.SGD([parameter(4)]), tmp_path / "run")
+    with pytest.raises(ValueError, match="choose another directory"):
+        Monitor(torch.optim.Adam([parameter(5)]), tmp_path / "run")
+
+
+def test_a_closed_monitor_says_so():
+    optimizer = torch.optim.Adam([parameter(4)])
+    monitor = Monitor(optimizer)
+    step(optimizer)
+    monitor.close()
+    monitor.close()
+    step(optimizer)
+    assert monitor.step == 1
+    assert monitor.trace.steps.tolist() == [1]
+    with pytest.raises(RuntimeError, match="was closed after step 1"):
+        monitor.log(loss=1.0)
+
+
+def test_a_state_of_other_tensors_is_refused():
+    mine = Monitor(torch.optim.Adam([parameter(4)]))
+    with pytest.raises(ValueError, match="same tensors"):
+        mine.load_state_dict(Monitor(torch.optim.Adam([parameter(5)])).state_dict())
+    with pytest.raises(ValueError, match="seed=3"):
+        mine.load_state_dict(Monitor(torch.optim.Adam([parameter(4)]), seed=3).state_dict())
+
+
+def test_every_reader_names_its_formula():
+    assert all("e = " in reader.formula for reader in READERS.values())
