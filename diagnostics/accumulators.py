@@ -1,4 +1,4 @@
-"""The accumulators (a), (b), (c) of Chen, Liu, Sun and Hong (ICLR 2019) over the watched coordinates of a tensor.
+"""The accumulators (a), (b), (c) of Chen, Liu, Sun and Hong (ICLR 2019) over a tensor's watched coordinates.
 
 Every elementwise rule writes its effective stepsize as
 
@@ -7,7 +7,7 @@ Every elementwise rule writes its effective stepsize as
 so that Δ_t = e_t - e_{t-1} splits exactly into what the learning rate, the bias correction (gain, scale, eps) and
 the second moment each did, applied in this order:
 
-    Δ = (lr_t - lr_{t-1})·h_{t-1}(v_{t-1})  +  lr_t·(h_t(v_{t-1}) - h_{t-1}(v_{t-1}))  +  lr_t·(h_t(v_t) - h_t(v_{t-1})).
+    Δ = (lr_t - lr_{t-1})·h_{t-1}(v_{t-1}) + lr_t·(h_t(v_{t-1}) - h_{t-1}(v_{t-1})) + lr_t·(h_t(v_t) - h_t(v_{t-1})).
 
 A coordinate counts from its first non-zero second moment: until then the optimizer multiplies zero by lr/eps.
 """
@@ -77,8 +77,8 @@ class Accumulator:
 
 # reassoc lets the sums run in vector lanes. No contraction: a fused multiply-add would make e_t - e_{t-1} of two
 # equal stepsizes differ from zero, and c = 0 is a statement that users rely on.
-@numba.njit(cache=True, fastmath={"reassoc", "nsz"}, error_model="numpy")  # type: ignore[untyped-decorator]
-def accumulate(
+@numba.njit(cache=True, fastmath={"reassoc", "nsz"}, error_model="numpy")
+def accumulate(  # noqa: PLR0915, PLR0917 - one pass in compiled code, called with arrays by position
     v: NDArray[np.floating],
     g: NDArray[np.floating],
     root: Array,
@@ -102,8 +102,8 @@ def accumulate(
     for i in range(v.shape[0]):
         v_i, g_i = np.float64(v[i]), np.float64(g[i])
         sound = (abs(g_i) < math.inf) & (v_i < math.inf) & (v_i >= 0.0)
-        v_i = v_i if sound else 0.0
-        g_i = g_i if sound else 0.0
+        v_i = v_i if sound else np.float64(0.0)
+        g_i = g_i if sound else np.float64(0.0)
         live = v_i > 0.0
         r, r0 = math.sqrt(v_i), root[i]
         known = live & (r0 > 0.0)
@@ -157,12 +157,8 @@ def accumulate(
             drift[2, i] += e
 
     rms2 = rms2 / active if active > 0.0 else 0.0
-    sums = (active, compared, rising, bound, nonfinite, a, b, c, c_plus, e2, delta2)
-    parts = (c_lr, c_bias, c_v, rise_lr, rise_bias, rise_v, g2, rms2, 1.0)
-    for k in range(len(sums)):
-        out[k] = sums[k]
-    for k in range(len(parts)):
-        out[len(sums) + k] = parts[k]
-
-
-assert SUMS.index("c_lr") == 11 and SUMS.index("steps") == 19, "`accumulate` writes the columns in this order"
+    # In the order of `SUMS`.
+    first = (active, rising, nonfinite, a, b, c_plus, g2, rms2, compared, bound)
+    rest = (c, e2, delta2, c_lr, c_bias, c_v, rise_lr, rise_bias, rise_v, 1.0)
+    for k in range(10):
+        out[k], out[10 + k] = first[k], rest[k]

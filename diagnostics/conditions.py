@@ -77,9 +77,7 @@ def block_edges(steps: ArrayLike, start: float) -> NDArray[np.intp]:
     if len(usable) == 0:
         return usable
     last = recorded[-1]
-    count = (
-        math.floor(2 * math.log2(last / max(start, 1.0)) + 1e-9) + 1
-    )  # an edge that is `start` itself counts
+    count = math.floor(2 * math.log2(last / max(start, 1.0)) + 1e-9) + 1  # an edge that is `start` itself counts
     logs, targets = np.log(recorded[usable]), math.log(last) - 0.5 * math.log(2) * np.arange(count)
     right = np.clip(np.searchsorted(logs, targets), 0, len(usable) - 1)
     left = np.maximum(right - 1, 0)
@@ -152,9 +150,7 @@ def judge(
         reason = f"{seen}, {spread}: it does not tend to 0."
         return Condition(Decision.VIOLATED, slope, low, high, ratios, t, reason)
     needed = _horizon(steps)
-    reason = (
-        f"{seen}, {spread}: too slow or too scattered to call; another {needed} steps give two more blocks."
-    )
+    reason = f"{seen}, {spread}: too slow or too scattered to call; another {needed} steps give two more blocks."
     return Condition(Decision.INCONCLUSIVE, slope, low, high, ratios, t, reason, needed)
 
 
@@ -185,9 +181,7 @@ def growth(steps: ArrayLike, a: ArrayLike, start: float) -> Growth:
         reason, needed = _too_few(steps, start, len(sums))
         return Growth(math.nan, math.nan, math.nan, Decision.INCONCLUSIVE, reason, needed)
     if sums.max() == 0:
-        return Growth(
-            -math.inf, -math.inf, -math.inf, Decision.VIOLATED, "a stands still: every stepsize is 0."
-        )
+        return Growth(-math.inf, -math.inf, -math.inf, Decision.VIOLATED, "a stands still: every stepsize is 0.")
     floor = VARIANCE_FLOOR * float(sums.max())
     slope, low, high = theil_sen(np.log(t), np.log(np.maximum(sums, floor)))
     seen = f"over {len(t)} blocks a grows like t^{slope:.2f} [{low:.2f}, {high:.2f}]"
@@ -219,10 +213,7 @@ def _falls_at_the_end(edges: Array, lr: Array) -> bool:
     usable = np.isfinite(lr)
     logs = np.log(np.maximum(lr[usable], np.finfo(np.float64).tiny))
     slopes = np.array(
-        [
-            (y1 - y0) / math.log(t1 / t0)
-            for (t0, y0), (t1, y1) in pairwise(zip(edges[usable], logs, strict=True))
-        ]
+        [(y1 - y0) / math.log(t1 / t0) for (t0, y0), (t1, y1) in pairwise(zip(edges[usable], logs, strict=True))]
     )
     late = slopes[edges[usable][1:] > edges[-1] / 8 * 1.01]  # 1 %: the boundary T/8 itself may be snapped
     return bool(np.any(late < STEEP) and not np.all(slopes < STEEP))

@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 GAUSSIAN_RISE = 0.242  # c⁺/a = 0.242 (1-β2) under Gaussian noise, half of c/a (docs/theory.md 4.1, P6)
 EPS_SHARE = 0.1  # below that, eps moves too few coordinates to matter
 SPIKE = 5.0  # stationary gradients keep RMS_t near 1, a single Gaussian coordinate below 5
+DORMANT = 100.0  # mean over median stepsize: exp(s²/2), so a lognormal spread of s = 3 is not enough
 POOR_EFFICIENCY = 0.7
 ROUGH_SAMPLE = 0.1
 NOTHING = "Nothing to change."
@@ -72,8 +73,7 @@ def broke(e: Evidence) -> Finding | None:
         "docs/theory.md 3, R9-R10",
         tensors,
         e.window,
-        "Go back to the last good checkpoint; lower the learning rate, clip gradients or raise eps; check "
-        "the batch.",
+        "Go back to the last good checkpoint; lower the learning rate, clip gradients or raise eps; check the batch.",
     )
 
 
@@ -102,9 +102,7 @@ def died_out(e: Evidence) -> Finding | None:
     left = "" if math.isnan(e.gradients_left) else f" |g|^2 is {e.gradients_left:.2g} of its largest block."
     advice = "Let the learning rate fall no faster than 1/sqrt(t); summing AdaGrad has a sqrt(t) of its own."
     return Finding(
-        "Stalled: the stepsizes died out"
-        if e.stalled
-        else "At rest: stepsizes and gradients died out together",
+        "Stalled: the stepsizes died out" if e.stalled else "At rest: stepsizes and gradients died out together",
         f"{_sentence(e.growth.reason)} The run can move no further than a finite sum of steps.{left}",
         "docs/theory.md 4.1, P8",
         (),
@@ -120,8 +118,7 @@ def certificate(e: Evidence) -> Finding | None:
         return None
     return Finding(
         "Certificate: theory lets these steps converge",
-        f"Both conditions hold and a keeps growing. {_sentence(e.variance.reason)} "
-        f"{_sentence(e.bias.reason)}",
+        f"Both conditions hold and a keeps growing. {_sentence(e.variance.reason)} {_sentence(e.bias.reason)}",
         "docs/theory.md 1.5 and 4.5",
         (),
         e.window,
@@ -132,9 +129,7 @@ def noise_ball(e: Evidence) -> Finding | None:
     """Report a violated variance condition: with a constant rate the lot of every method."""
     if e.variance.decision is not Decision.VIOLATED:
         return None
-    also = (
-        " The bias condition is violated as well, see there." if e.bias.decision is Decision.VIOLATED else ""
-    )
+    also = " The bias condition is violated as well, see there." if e.bias.decision is Decision.VIOLATED else ""
     return Finding(
         "Neighbourhood: the noise of the steps does not die out",
         f"{_sentence(e.variance.reason)} With a constant learning rate and noisy gradients b/a tends to a "
@@ -145,8 +140,7 @@ def noise_ball(e: Evidence) -> Finding | None:
         "docs/theory.md 4.1, P4",
         (),
         e.window,
-        "To shrink the ball, let the learning rate fall (1/sqrt(t), or anneal at the end), or enlarge the "
-        "batch.",
+        "To shrink the ball, let the learning rate fall (1/sqrt(t), or anneal at the end), or enlarge the batch.",
     )
 
 
@@ -160,8 +154,7 @@ def horizon(e: Evidence) -> Finding | None:
         "docs/theory.md 4.1, P5",
         (),
         e.window,
-        "Compare runs planned for T, 2T and 4T: with a fixed peak rate q_T stays, with a peak ~ 1/sqrt(T) "
-        "it falls.",
+        "Compare runs planned for T, 2T and 4T: with a fixed peak rate q_T stays, with a peak ~ 1/sqrt(T) it falls.",
     )
 
 
@@ -171,9 +164,7 @@ def rises(e: Evidence) -> Finding | None:
         return None
     parts = {name: abs(float(e.increment(name).sum())) for name in RISING_PARTS}
     whole = sum(parts.values())
-    shares = [
-        f"{parts[n] / whole:.0%} come from {words}" for n, words in RISING_PARTS.items() if parts[n] > 0
-    ]
+    shares = [f"{parts[n] / whole:.0%} come from {words}" for n, words in RISING_PARTS.items() if parts[n] > 0]
     origin = f" Of the rises, {', '.join(shares)}." if shares else ""
     return Finding(
         "No certificate: the stepsizes keep rising",
@@ -192,18 +183,14 @@ def efficiency(e: Evidence) -> Finding | None:
     if e.harm.decision is not HarmDecision.HARMLESS:
         return None
     low, high = e.harm.interval
-    share = (
-        "the share of the intended descent that adaptivity leaves" if e.harm.rho < 1 else "nothing is lost"
-    )
+    share = "the share of the intended descent that adaptivity leaves" if e.harm.rho < 1 else "nothing is lost"
     return Finding(
         f"Descent efficiency {e.harm.rho:.2f}",
         f"No harm is seen: rho = {e.harm.rho:.3g}, interval [{low:.3g}, {high:.3g}]: {share}.",
         "docs/theory.md 4.4 and 4.6",
         (),
         (e.harm.first_step, e.harm.last_step),
-        "A larger beta2 gives more of the descent back."
-        if high < 1 and e.harm.rho < POOR_EFFICIENCY
-        else NOTHING,
+        "A larger beta2 gives more of the descent back." if high < 1 and e.harm.rho < POOR_EFFICIENCY else NOTHING,
     )
 
 
@@ -299,8 +286,31 @@ def eps_bound(e: Evidence) -> Finding | None:
         "docs/theory.md 4.1, P10",
         trace_names(e.trace, share > EPS_SHARE),
         e.window,
-        "Fine if meant so; otherwise lower eps or scale up the loss, as the gradients are no larger than "
-        "eps.",
+        "Fine if meant so; otherwise lower eps or scale up the loss, as the gradients are no larger than eps.",
+    )
+
+
+def dormant(e: Evidence) -> Finding | None:
+    """Report tensors whose a is carried by a few coordinates with hardly any gradient."""
+    active = e.increment("active")
+    mean = np.divide(e.increment("a"), active, out=np.zeros_like(active), where=active > 0)
+    median = e.trace.column("e_p50")[-1] if len(e.trace.steps) else np.zeros_like(mean)
+    carried = mean > DORMANT * np.where(median > 0, median, np.inf)
+    if not carried.any():
+        return None
+    worst = int(np.argmax(np.where(carried, mean / np.where(median > 0, median, np.inf), 0.0)))
+    return Finding(
+        "Dormant coordinates carry a",
+        f"In {int(carried.sum())} of {len(carried)} tensors the mean stepsize is more than {DORMANT:g} "
+        f"times the "
+        f"median one, in {e.trace.tensors[worst].name} {mean[worst] / median[worst]:.2g} times: "
+        f"coordinates with "
+        f"next to no gradient make up most of a, so b/a and c+/a speak of them more than of those that "
+        f"learn.",
+        "docs/theory.md 1.5",
+        trace_names(e.trace, carried),
+        e.window,
+        "Read the conditions in the tensors without this; raise eps to where the smallest useful gradients lie.",
     )
 
 
@@ -313,8 +323,7 @@ def interruptions(e: Evidence) -> Finding | None:
     counts = ", ".join(f"{kind}: {n}" for kind in kinds if (n := sum(ev.kind == kind for ev in events)))
     return Finding(
         "The run was interrupted",
-        f"{counts[:1].upper()}{counts[1:]}. The last, at step {events[-1].step}: "
-        f"{_sentence(events[-1].message)}",
+        f"{counts[:1].upper()}{counts[1:]}. The last, at step {events[-1].step}: {_sentence(events[-1].message)}",
         "docs/theory.md 4.1, P7",
         _tensors(events),
         _span(events),
@@ -370,9 +379,7 @@ def _harmful_tensors(e: Evidence) -> tuple[str, ...]:
         return ()
     grams = zip(drift.gram_dd, drift.gram_dg, drift.gram_gg, strict=True)
     alone = [judge_harm(dd, dg, gg, drift.first_step, drift.last_step).decision for dd, dg, gg in grams]
-    return trace_names(
-        e.trace, np.array([decision is HarmDecision.HARMFUL for decision in alone], dtype=bool)
-    )
+    return trace_names(e.trace, np.array([decision is HarmDecision.HARMFUL for decision in alone], dtype=bool))
 
 
 def _gaussian(e: Evidence) -> str:
@@ -416,6 +423,7 @@ FINDINGS: tuple[Callable[[Evidence], Finding | None], ...] = (
     survived,
     spikes,
     eps_bound,
+    dormant,
     interruptions,
     unreadable,
     sampling,

@@ -13,10 +13,8 @@ from .trace import SUMS
 LENGTH = 1000
 """Steps kept."""
 
-KEPT = ("active", "rising", "nonfinite", "a", "b", "c_plus", "g2", "rms2")
-"""What is kept of each step, per tensor, over its watched coordinates."""
-
-COLUMN_OF = np.array([SUMS.index(name) for name in KEPT])
+KEPT = SUMS[: 1 + SUMS.index("rms2")]
+"""What is kept of each step, per tensor, over its watched coordinates: what moves before a loss does."""
 
 
 class FlightRecorder:
@@ -30,8 +28,7 @@ class FlightRecorder:
         """Keep one step's sums `(tensors, len(SUMS))` in place of the oldest."""
         slot = step % LENGTH
         self.steps[slot] = step
-        with np.errstate(over="ignore"):
-            self.ring[slot] = last[:, COLUMN_OF]
+        self.ring[slot] = last[:, : len(KEPT)]
 
     def window(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the kept steps, oldest first, and their sums `(steps, tensors, len(KEPT))`."""
@@ -45,7 +42,5 @@ class FlightRecorder:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
-            np.savez_compressed(
-                file, steps=steps, sums=sums, tensors=np.array(names), columns=np.array(KEPT)
-            )
+            np.savez_compressed(file, steps=steps, sums=sums, tensors=np.array(names), columns=np.array(KEPT))
         os.replace(partial, path)

@@ -162,7 +162,11 @@ class SqliteLog:
 
 
 class JsonLinesLog:
-    """A log in a file that is appended to, a JSON object per line: for file systems without shared memory."""
+    """A log in a file that is appended to, a JSON object per line: for file systems without shared memory.
+
+    Raises:
+        ValueError: if the file holds something else.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -170,14 +174,16 @@ class JsonLinesLog:
         self._newest: dict[str, int] = {}  # length of the newest row of each replaced kind
         self._stale = 0
         self._file = path.open("ab", buffering=0)
-        self._file.truncate(sum(map(len, complete_lines(path))))
+        try:
+            self._file.truncate(sum(self._weigh(json.loads(line)["kind"], line) for line in complete_lines(path)))
+        except (ValueError, LookupError, TypeError) as error:
+            self._file.close()
+            raise unreadable(path, error) from error
 
     def append(self, row: Row) -> None:
         """Take a row; it is written at the next commit."""
         line = to_line(row)
-        if row.kind in REPLACED:
-            self._stale += self._newest.get(row.kind, 0)
-            self._newest[row.kind] = len(line)
+        self._weigh(row.kind, line)
         self._pending.append(line)
 
     def rows(self) -> Iterator[Row]:
@@ -220,6 +226,12 @@ class JsonLinesLog:
             self.commit()
         finally:
             self._file.close()
+
+    def _weigh(self, kind: str, line: bytes) -> int:
+        if kind in REPLACED:
+            self._stale += self._newest.get(kind, 0)
+            self._newest[kind] = len(line)
+        return len(line)
 
 
 def open_log(directory: Path) -> Log:

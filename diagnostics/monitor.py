@@ -207,7 +207,7 @@ class Monitor:
             if monitor is None or monitor._closed or _runs_out_of_sight():
                 return
             try:
-                with torch.no_grad(), np.errstate(all="ignore"):  # a diverging run is no fault of ours
+                with np.errstate(all="ignore"):  # a diverging run is no fault of ours
                     hook(monitor)
             except Exception as fault:
                 if monitor.strict:
@@ -282,6 +282,8 @@ class Monitor:
     def _note_troubles(self) -> None:
         recorder = self._recorder
         for row, w in enumerate(recorder.watchers):
+            if w.jump is None and w.trouble is None:
+                continue
             if w.jump is not None and w.counted is not None:
                 kind = "moment reset" if w.counted < w.jump else "step jump"
                 recorder.note(kind, f"the optimizer's counter went from {w.jump:g} to {w.counted:g}", w.name)
@@ -291,12 +293,13 @@ class Monitor:
                 recorder.note("unreadable", w.trouble, w.name)
                 logger.warning("stepscope reads no stepsize of %s: %s", w.name, w.trouble)
                 w.trouble = None
-        sick = np.flatnonzero(recorder.last[:, NONFINITE] > 0)
-        if len(sick) and not self._sick:
-            first = recorder.watchers[sick[0]].name
-            recorder.note("nonfinite", f"NaN or infinite values in {len(sick)} tensors, first {first}", first)
+        sick = bool(recorder.last[:, NONFINITE].any())
+        if sick and not self._sick:
+            where = np.flatnonzero(recorder.last[:, NONFINITE])
+            first = recorder.watchers[where[0]].name
+            recorder.note("nonfinite", f"NaN or infinite values in {len(where)} tensors, first {first}", first)
             recorder.save_flight()
-        self._sick = bool(len(sick))
+        self._sick = sick
 
     # --- the end ---------------------------------------------------------------------------------------------
 
@@ -319,9 +322,8 @@ class Monitor:
 
 def _runs_out_of_sight() -> bool:
     """Return whether Python code here would be traced or captured instead of run."""
-    return torch.compiler.is_compiling() or (
-        torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-    )
+    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.compiler.is_compiling() or (on_gpu and torch.cuda.is_current_stream_capturing())
 
 
 def _close_at_exit(reference: weakref.ref[Monitor]) -> None:

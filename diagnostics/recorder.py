@@ -43,11 +43,12 @@ class Recorder:
     """
 
     def __init__(self, directory: Path | None, meta: dict[str, Any], watchers: list[Watcher]) -> None:
-        self.directory, self.watchers = directory, []
+        self.directory = directory
+        self.watchers: list[Watcher] = []
         self.step, self.segment, self.harm_from = 0, 0, 0
         self.stretches = Stretches(0)
         self.last = self.sums = np.zeros((0, len(SUMS)))
-        self.rms_max = np.zeros(0)
+        self.rms2_max = np.zeros(0)
         self.base_error = np.zeros((0, len(ERRORS)))
         self.scalars: dict[str, list[float]] = {}
         self._pending: list[tuple[str, torch.Tensor]] = []
@@ -67,7 +68,7 @@ class Recorder:
         self.watchers = [*self.watchers, *watchers]
         more = len(watchers)
         self.last, self.sums = (np.pad(x, ((0, more), (0, 0))) for x in (self.last, self.sums))
-        self.rms_max = np.pad(self.rms_max, (0, more))
+        self.rms2_max = np.pad(self.rms2_max, (0, more))
         self.base_error = np.pad(self.base_error, ((0, more), (0, 0)))
         end = 0
         for row, watcher in enumerate(self.watchers):
@@ -89,7 +90,7 @@ class Recorder:
         """Take the newest step's sums in."""
         self.step += 1
         self.sums += self.last
-        np.fmax(self.rms_max, np.sqrt(self.last[:, RMS2]), out=self.rms_max)
+        np.fmax(self.rms2_max, self.last[:, RMS2], out=self.rms2_max)
         self.stretches.advance()
         self.flight.add(self.step, self.last)
 
@@ -114,7 +115,10 @@ class Recorder:
         for name, value in self._pending:
             self.add_scalar(name, float(value))
         self._pending.clear()
-        facts = {"groups": dict(groups), "scalars": {name: list(entry) for name, entry in self.scalars.items()}}
+        facts = {
+            "groups": dict(groups),
+            "scalars": {name: list(entry) for name, entry in self.scalars.items()},
+        }
         self._append("record", facts, self._rows())
         self._recorded = self.step
         if self.schedule.widen(self.step):
@@ -126,7 +130,7 @@ class Recorder:
         """Return one row per tensor, in the order of `COLUMNS`, scaled up to the whole tensor."""
         rows = []
         for w, sums, base, rms_max in zip(
-            self.watchers, self.sums, self.base_error, self.rms_max, strict=True
+            self.watchers, self.sums, self.base_error, np.sqrt(self.rms2_max), strict=True
         ):
             scaled = np.where(UNSCALED, sums, sums * w.coordinates.scale)
             errors = base + w.coordinates.standard_error(w.accumulator.each)
@@ -198,10 +202,12 @@ class Recorder:
             scale = np.array([w.coordinates.scale for w in self.watchers])[:, None]
             self.sums[:] = newest[:, : len(SUMS)] / np.where(UNSCALED, 1.0, scale)
             self.base_error[:] = newest[:, len(SUMS) : len(SUMS) + len(ERRORS)]
-            self.rms_max[:] = np.nan_to_num(newest[:, COLUMNS.index("rms_max")])
+            self.rms2_max[:] = np.nan_to_num(newest[:, COLUMNS.index("rms_max")]) ** 2
             self.scalars = {n: [s.last[-1], s.total[-1], s.count[-1]] for n, s in past.scalars.items()}
         self.schedule.widen(self.step)
-        self.begin_segment(f"the run was reopened after step {self.step}; the harm test starts anew from here")
+        self.begin_segment(
+            f"the run was reopened after step {self.step}; the harm test starts anew from here"
+        )
 
     def begin_segment(self, message: str) -> None:
         """Mark that what follows continues from `step`; later records of earlier segments are superseded."""
@@ -213,7 +219,11 @@ class Recorder:
 
     def state(self) -> dict[str, Any]:
         """Return everything needed to continue exactly: numbers, and arrays as tensors."""
-        arrays = {"sums": self.sums, "rms_max": self.rms_max, "base_error": self.base_error}
+        arrays: dict[str, NDArray[Any]] = {
+            "sums": self.sums,
+            "rms2_max": self.rms2_max,
+            "base_error": self.base_error,
+        }
         arrays |= {f"stretches/{key}": value for key, value in self.stretches.state().items()}
         for w in self.watchers:
             arrays |= {f"{w.name}/root": w.accumulator.root, f"{w.name}/each": w.accumulator.each}
@@ -236,7 +246,7 @@ class Recorder:
             )
         self.step, self.harm_from = int(state["step"]), int(state["harm_from"])
         self.scalars = {name: list(entry) for name, entry in state["scalars"].items()}
-        self.sums[:], self.rms_max[:] = arrays["sums"], arrays["rms_max"]
+        self.sums[:], self.rms2_max[:] = arrays["sums"], arrays["rms2_max"]
         self.base_error[:] = arrays["base_error"]
         prefix = "stretches/"
         self.stretches.restore({k.removeprefix(prefix): x for k, x in arrays.items() if k.startswith(prefix)})

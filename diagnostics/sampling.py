@@ -28,6 +28,7 @@ class Coordinates:
 
     def __init__(self, param: torch.Tensor, limit: int | None, seed: int, name: str) -> None:
         self.numel = param.numel() * (2 if param.is_complex() else 1)
+        self._direct = param.device.type == "cpu" and param.dtype in NUMPY_DTYPES
         self.index: NDArray[np.int64] | None = None
         if limit is not None and limit < self.numel:
             self.index = sample(self.numel, limit, LEAD, seed, name)
@@ -39,15 +40,15 @@ class Coordinates:
     def take(self, tensor: torch.Tensor) -> Values:
         """Return the watched coordinates of a tensor of the parameter's shape, as float32 or float64, 1-D."""
         tensor = tensor.detach()
+        if self._direct and tensor.layout is torch.strided and tensor.is_contiguous():
+            values: Values = tensor.numpy().reshape(-1)
+            return values if self.index is None else values.take(self.index)
         if tensor.is_complex():
             tensor = torch.view_as_real(tensor)
         if tensor.is_sparse:
             return self._take_sparse(tensor.coalesce())[0]
         if self.index is None:
             return as_numpy(tensor.reshape(-1))
-        if tensor.device.type == "cpu" and tensor.dtype in NUMPY_DTYPES and tensor.is_contiguous():
-            taken: Values = tensor.numpy().reshape(-1).take(self.index)
-            return taken
         return as_numpy(torch.take(tensor, self._torch_index.to(tensor.device)))
 
     def touched(self, gradient: torch.Tensor) -> NDArray[np.bool_] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-FIRST_INTERVAL = 16
+FIRST_INTERVAL = 32
 """Records cost many times a step's sums, so evenly spread ones start this far apart."""
 
 

@@ -84,8 +84,8 @@ class Reader(ABC):
         """Return whether the rule's gradient is g + weight_decay·θ."""
         return float(group.get("weight_decay", 0.0)) != 0.0 and not self.decoupled(group)
 
-    def remember(self, view: View, proving: bool) -> None:
-        """Note in `view.before` what the step will overwrite and this reader needs; `proving`: the self-check follows."""
+    def remember(self, view: View, proving: bool) -> None:  # noqa: B027 - most readers need nothing
+        """Note in `view.before` what the step will overwrite and is needed; `proving`: the self-check follows."""
 
     def decays(self, group: Mapping[str, Any]) -> tuple[float, float]:
         """Return the decay rates of the momentum and of the second moment; NaN where there is none."""
@@ -100,7 +100,7 @@ class SGD(Reader):
     formula = "e = lr, on the momentum buffer (or g without momentum)"
 
     def coefficients(self, view: View) -> Coefficients:
-        """e = lr, written as lr·1/(0·sqrt(1) + 1)."""
+        """Write e = lr as lr·1/(0·sqrt(1) + 1)."""
         return Coefficients(view.number("lr"), 1.0, 0.0, 1.0)
 
     def second_moment(self, view: View) -> Values:
@@ -121,7 +121,12 @@ class SGD(Reader):
     def overwrites_gradient(view: View) -> bool:
         """Return whether torch's foreach form leaves g + momentum·buffer in `p.grad` (it does when it may)."""
         group = view.group
-        if group["maximize"] or view.number("weight_decay") != 0 or group.get("fused") or group["foreach"] is False:
+        if (
+            group["maximize"]
+            or view.number("weight_decay") != 0
+            or group.get("fused")
+            or group["foreach"] is False
+        ):
             return False
         if group["foreach"] is None:
             from torch.optim.optimizer import _default_to_fused_or_foreach
@@ -202,7 +207,7 @@ class Adamax(Adam):
     formula = "e = lr/(1-β1^t) / exp_inf, on exp_avg"
 
     def coefficients(self, view: View) -> Coefficients:
-        """The infinity norm needs no correction of its own."""
+        """Correct nothing beside the momentum: the infinity norm is not biased."""
         return super().coefficients(view)._replace(scale=1.0, eps=0.0)
 
     def second_moment(self, view: View) -> Values:
@@ -227,7 +232,7 @@ class Adagrad(Reader):
     formula = "e = lr/(1+(t-1)·lr_decay) / (sqrt(sum) + eps), on g"
 
     def coefficients(self, view: View) -> Coefficients:
-        """The decay belongs to the learning rate."""
+        """Count the decay as part of the learning rate."""
         lr = view.number("lr") / (1 + (view.step - 1) * view.number("lr_decay"))
         return Coefficients(lr, 1.0, 1.0, view.number("eps"))
 
@@ -275,7 +280,7 @@ class Adadelta(Reader):
     formula = "e = lr·sqrt(acc_delta_{t-1} + eps)/sqrt(square_avg + eps), on g"
 
     def coefficients(self, view: View) -> Coefficients:
-        """The quotient of the roots is the second moment."""
+        """Leave the quotient of the two roots to the second moment."""
         return Coefficients(view.number("lr"), 1.0, 1.0, 0.0)
 
     def second_moment(self, view: View) -> Values:
@@ -343,9 +348,11 @@ class Adafactor(Reader):
         eps1 = view.group["eps"][0]
         eps1 = torch.finfo(view.param.dtype).eps if eps1 is None else float(eps1)
         if "variance" in view.state:
-            return view.state["variance"].double().clamp(min=eps1**2)
-        row, column = view.state["row_var"].double(), view.state["col_var"].double()
-        return (row @ column / row.mean(dim=-2, keepdim=True).clamp(min=eps1)).clamp(min=eps1**2)
+            estimate: torch.Tensor = view.state["variance"].double()
+        else:
+            row, column = view.state["row_var"].double(), view.state["col_var"].double()
+            estimate = row @ column / row.mean(dim=-2, keepdim=True).clamp(min=eps1)
+        return estimate.clamp(min=eps1**2)
 
     def remember(self, view: View, proving: bool) -> None:
         """Note RMS(θ), which scales the step."""

@@ -68,8 +68,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     file = path / META
     if not file.is_file():
         raise FileNotFoundError(
-            f"no run at '{path}': expected a directory written by stepscope.Monitor (with {META}); "
-            "check the path."
+            f"no run at '{path}': expected a directory written by stepscope.Monitor (with {META}); check the path."
         )
     try:
         meta = json.loads(file.read_bytes())
@@ -79,8 +78,7 @@ def read_meta(path: Path) -> dict[str, Any]:
         raise ValueError(f"'{file}' was not written by stepscope: expected an object with a number `format`.")
     if meta["format"] > FORMAT:
         raise ValueError(
-            f"'{file}' has format {meta['format']}, this stepscope reads up to {FORMAT}; "
-            "upgrade stepscope to read it."
+            f"'{file}' has format {meta['format']}, this stepscope reads up to {FORMAT}; upgrade stepscope to read it."
         )
     unpacked: dict[str, Any] = unpack(meta)
     return unpacked
@@ -91,9 +89,7 @@ def build_trace(meta: dict[str, Any], rows: Iterable[Row]) -> Trace:
     by_kind: dict[str, list[Row]] = {}
     for row in in_force(list(rows)):
         by_kind.setdefault(row.kind, []).append(row)
-    tensors = [
-        tensor_info(facts) for row in by_kind.get("tensors", [])[-1:] for facts in row.facts["tensors"]
-    ]
+    tensors = [tensor_info(facts) for row in by_kind.get("tensors", [])[-1:] for facts in row.facts["tensors"]]
     unique = {row.step: row for row in by_kind.get("record", [])}
     records = [unique[step] for step in sorted(unique)]
     events = [
@@ -171,12 +167,7 @@ def scalars_of(records: list[Row]) -> dict[str, Scalars]:
 
 def drift_of(row: Row, tensors: int) -> DriftRecord:
     """Return the drift record of a row; tensors added after it contribute nothing."""
-    if (
-        row.numbers is None
-        or row.numbers.ndim != 4
-        or len(row.numbers) != 3
-        or row.numbers.shape[1] > tensors
-    ):
+    if row.numbers is None or row.numbers.ndim != 4 or len(row.numbers) != 3 or row.numbers.shape[1] > tensors:
         raise ValueError(f"the drift record of step {row.step} does not have shape (3, tensors, k, k)")
     missing = tensors - row.numbers.shape[1]
     grams = np.pad(row.numbers, ((0, 0), (0, missing), (0, 0), (0, 0)))

@@ -23,14 +23,16 @@ Array = NDArray[np.float64]
 
 SUMS = (
     "active",  # Σ_t number of coordinates that took a step (those whose second moment is not zero)
-    "compared",  # Σ_t number of coordinates that have a previous stepsize to compare with
     "rising",  # Σ_t number of coordinates with e_t > e_{t-1}
-    "eps_bound",  # Σ_t number of coordinates where eps is larger than the root it is added to
     "nonfinite",  # Σ_t number of coordinates with a NaN or infinite gradient or second moment
     "a",  # Σ_t ‖e_t‖_1, the accumulation of effective stepsizes
     "b",  # Σ_t ‖e_t g_t‖², the variance term
-    "c",  # Σ_t ‖e_t - e_{t-1}‖_1, the oscillation
     "c_plus",  # Σ_t ‖max(0, e_t - e_{t-1})‖_1, the rises alone
+    "g2",  # Σ_t ‖g_t‖²
+    "rms2",  # Σ_t RMS_t², RMS_t² = mean over coordinates of g²/max(v̂, eps²)
+    "compared",  # Σ_t number of coordinates that have a previous stepsize to compare with
+    "eps_bound",  # Σ_t number of coordinates where eps is larger than the root it is added to
+    "c",  # Σ_t ‖e_t - e_{t-1}‖_1, the oscillation
     "e2",  # Σ_t ‖e_t‖²
     "delta2",  # Σ_t ‖e_t - e_{t-1}‖²
     "c_lr",  # the part of c that the learning rate makes
@@ -39,8 +41,6 @@ SUMS = (
     "rise_lr",  # the same three parts of c_plus
     "rise_bias",
     "rise_v",
-    "g2",  # Σ_t ‖g_t‖²
-    "rms2",  # Σ_t RMS_t², RMS_t² = mean over coordinates of g²/max(v̂, eps²)
     "steps",  # number of steps that the tensor took
 )
 """Cumulative columns. Sums over coordinates are scaled up from the watched ones to the whole tensor."""
@@ -134,13 +134,17 @@ class Trace:
 
     def column(self, name: str) -> Array:
         """Return one column for every record and tensor, shape `(records, tensors)`."""
-        return self.values[:, :, COLUMNS.index(name)]
+        column: Array = self.values[:, :, COLUMNS.index(name)]
+        return column
 
     def total(self, name: str) -> Array:
-        """Return a cumulative column summed over the tensors that have it, shape `(records,)`."""
+        """Return a cumulative column summed over the tensors that have it to the end, shape `(records,)`."""
         if name not in SUMS:
             raise ValueError(f"`name` must be one of the cumulative columns {SUMS}, got {name!r}.")
-        return np.nansum(self.column(name), axis=1)
+        column = self.column(name)
+        readable = ~np.isnan(column[-1:]).any(axis=0)
+        total: Array = column[:, readable].sum(axis=1)
+        return total
 
     def diagnose(self) -> Diagnosis:
         """Judge the run: the conditions, the harm test, one verdict and findings in words."""
@@ -174,4 +178,3 @@ class Trace:
         from .store import load
 
         return load(Path(path))
-

@@ -70,13 +70,12 @@ class Watcher:
 
     def after(self, group: Mapping[str, Any], state: Mapping[str, Any], step: int, proving: bool) -> Outcome:
         """Measure the step just taken; `step` counts for optimizers that keep no counter of their own."""
-        last = self.accumulator.last
-        last[:] = 0.0
         view, gradient = self.view, self.view.param.grad
-        if gradient is None or view.param.numel() == 0:
-            return Outcome.ABSENT
-        if not self.advanced(state):
-            return Outcome.SKIPPED
+        absent = gradient is None or view.param.numel() == 0
+        if absent or not self.advanced(state):
+            self.accumulator.last[:] = 0.0
+            return Outcome.ABSENT if absent else Outcome.SKIPPED
+        assert gradient is not None
         view.group, view.state = group, state
         view.step = float(step) if self.counted is None else self.counted
         view.gradient = self.coordinates.take(gradient)
@@ -132,8 +131,9 @@ class Watcher:
         sound = np.isfinite(moved) & np.isfinite(rebuilt)
         unit = torch.finfo(self.view.param.dtype).eps
         rounding = 2 * unit * np.linalg.norm(np.maximum(np.abs(before), np.abs(after))[sound])
-        error, size = np.linalg.norm(moved[sound] - rebuilt[sound]), np.linalg.norm(moved[sound])
-        self.proof = float(error / size) if size > rounding else math.nan
+        error = float(np.linalg.norm(moved[sound] - rebuilt[sound]))
+        size = float(np.linalg.norm(moved[sound]))
+        self.proof = error / size if size > rounding else math.nan
         if error <= TOLERANCE * size + rounding:
             return None
         return (

@@ -87,9 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--json", action="store_true", help="print JSON")
 
     listing = commands.add_parser("list", help="list the runs below a directory")
-    listing.add_argument(
-        "directory", type=Path, nargs="?", default=Path(), metavar="DIR", help="default: here"
-    )
+    listing.add_argument("directory", type=Path, nargs="?", default=Path(), metavar="DIR", help="default: here")
     listing.add_argument("--json", action="store_true", help="print JSON")
     return parser
 

@@ -36,12 +36,8 @@ def demonstrations(steps_of: Callable[[int], int]) -> list[Demonstration]:
     """Return the five runs, their lengths passed through `steps_of`."""
     digits, game = steps_of(DIGIT_STEPS), steps_of(GAME_STEPS)
     return [
-        Demonstration(
-            "digits-adam", digits, digits_run(lambda p: torch.optim.Adam(p, lr=1e-3), lambda t: 1.0)
-        ),
-        Demonstration(
-            "digits-adam-sqrt", digits, digits_run(lambda p: torch.optim.Adam(p, lr=1e-2), inverse_root)
-        ),
+        Demonstration("digits-adam", digits, digits_run(lambda p: torch.optim.Adam(p, lr=1e-3), lambda t: 1.0)),
+        Demonstration("digits-adam-sqrt", digits, digits_run(lambda p: torch.optim.Adam(p, lr=1e-2), inverse_root)),
         Demonstration(
             "digits-amsgrad-sqrt",
             digits,
@@ -93,7 +89,7 @@ def digits_run(
         with Monitor(optimizer, directory, model=model) as monitor:
             for t, (x, y) in zip(range(1, steps + 1), digits_batches(64, seed), strict=False):
                 loss = torch.nn.functional.cross_entropy(model(x), y)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 optimizer.zero_grad()
                 scheduler.step()

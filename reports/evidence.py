@@ -17,7 +17,7 @@ from ..diagnostics.conditions import Condition
 from ..diagnostics.drift import Harm, judge_harm
 from ..diagnostics.trace import Trace
 from .figures import PANELS, block_sums, largest
-from .numerals import fixed, interval, number, shorten
+from .numerals import fixed, interval, number, shorten, tell_apart
 from .theme import (
     BLUE,
     GREEN,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+NAME = 26  # characters beside a row
 HOLDS, VIOLATED = -0.2, -0.1  # the slopes of the decision rule, docs/theory.md 4.2
 
 
@@ -152,38 +153,47 @@ def harms(trace: Trace, whole: Harm, limit: int = PANELS) -> Forest:
     drift = trace.drift
     if drift is not None and len(trace.tensors) > 1:
         moved = np.flatnonzero(np.trace(drift.gram_gg, axis1=1, axis2=2) > 0)
-        for i in largest(trace, moved, limit):
+        chosen = largest(trace, moved, limit)
+        names = tell_apart([trace.tensors[i].name for i in chosen], NAME)
+        for name, i in zip(names, chosen, strict=True):
             grams = (drift.gram_dd[i], drift.gram_dg[i], drift.gram_gg[i])
-            rows.append((trace.tensors[i].name, judge_harm(*grams, drift.first_step, drift.last_step)))
+            rows.append((name, judge_harm(*grams, drift.first_step, drift.last_step)))
     return forest(rows)
 
 
 def draw_forest(data: Forest, ax: Axes) -> None:
     """Draw a row per ρ against the marks 0 (no descent) and 1 (unbiased); arrows where it is unbounded."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    ends = np.concatenate([data.rho, data.low, data.high, [0.0, 1.0]])
-    ends = ends[np.isfinite(ends)]
-    left, right = min(float(ends.min()) * 1.1, -0.5), max(float(ends.max()) * 1.1, 1.5)
-    if left < -4 or right > 5:
-        ax.set_xscale("symlog", linthresh=1, linscale=1.0)
-        powers = [10.0**k for k in range(12)]
-        ax.xaxis.set_major_locator(FixedLocator([-p for p in powers] + [0.0, *powers]))
-        ax.xaxis.set_minor_locator(NullLocator())
-        left, right = min(left * 1.5, -1.5), max(right * 1.5, 3.0)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    _rho_axis(data, ax)
     rows = len(data.names)
-    ax.set_xlim(left, right)
     ax.set_ylim(rows - 0.4, -1.1)
-    ax.axvspan(left, 0, color=VERMILLION, alpha=0.1, linewidth=0)
-    for mark, word in ((0.0, "0: no descent"), (1.0, "1: unbiased")):
+    ax.axvspan(ax.get_xlim()[0], 0, color=VERMILLION, alpha=0.1, linewidth=0)
+    zero = float(ax.transAxes.inverted().transform(ax.transData.transform((0.0, 0.0)))[0])
+    sides = ("right" if zero > 0.3 else "left", "left")
+    for mark, word, side in zip((0.0, 1.0), ("0: no descent", "1: unbiased"), sides, strict=True):
         ax.axvline(mark, color=MUTED, linewidth=1.0, linestyle="--" if mark else "-")
-        ax.text(mark, -1.0, f" {word}", color=MUTED, fontsize=9, ha="left" if mark else "right", va="top")
+        ax.text(mark, -1.0, f" {word} ", color=MUTED, fontsize=9, ha=side, va="top")
     for row in range(rows):
         _whisker(ax, row, data.rho[row], data.low[row], data.high[row])
-    ax.set_yticks(range(rows), [shorten(name) for name in data.names], color=INK)
+    ax.set_yticks(range(rows), [shorten(name, NAME) for name in data.names], color=INK)
     ax.tick_params(axis="y", length=0)
     ax.grid(False, axis="y")
+
+
+def _rho_axis(data: Forest, ax: Axes) -> None:
+    """Make x an axis of ρ that spans the intervals: linear near [0, 1], else logarithmic beyond ±1."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    ends = np.concatenate([data.rho, data.low, data.high, [-0.45, 1.35]])
+    ends = ends[np.isfinite(ends)]
+    left, right = 1.1 * float(ends.min()), 1.1 * float(ends.max())
+    if left < -4 or right > 5:
+        powers = [10.0**k for k in range(12)]
+        ax.set_xscale("symlog", linthresh=1)
+        ax.xaxis.set_major_locator(FixedLocator([-power for power in powers] + [0.0, *powers]))
+        ax.xaxis.set_minor_locator(NullLocator())
+        left, right = min(1.5 * left, -1.5), max(1.5 * right, 3.0)
+    ax.set_xlim(left, right)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     ax.set_xlabel("ρ")
 
 
@@ -238,9 +248,7 @@ def draw_overlay(data: Overlay, ax: Axes) -> None:
             continue
         height = np.where(ratios > 0, ratios, ax.get_ylim()[0])
         thick = max(3.0 - 0.4 * run, 1.0)  # of curves that lie on each other, the lower ones still show
-        ax.plot(
-            t, height, color=colour, marker=marker, markersize=2.5 * thick, linewidth=thick, clip_on=False
-        )
+        ax.plot(t, height, color=colour, marker=marker, markersize=2.5 * thick, linewidth=thick, clip_on=False)
         ends.append((float(height[-1]), f"{run + 1}" + " (0)" * bool(ratios[-1] <= 0), colour))
     label_ends(ax, ends, gap=0.065)
     ax.set_title(f"{data.name}, relative to its first judged block")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..diagnostics.conditions import block_edges
 from ..diagnostics.trace import Scalars, Trace
-from .numerals import count, number, shorten
+from .numerals import count, number, shorten, tell_apart
 from .theme import BLUE, GREEN, INK, ORANGE, SERIES, SKY, VERMILLION, label_ends, log_steps, log_values, say
 
 if TYPE_CHECKING:
@@ -80,9 +80,7 @@ def draw_sums(data: Sums, ax: Axes) -> None:
         colour = SUMS[name][1]
         positive = np.where(curve > 0, curve, np.nan)
         ax.plot(data.steps, positive, color=colour, linestyle="--" if name == "c" else "-")
-        ends.append(
-            (float(curve[-1]), name, colour) if curve[-1] > 0 else (ax.get_ylim()[0], f"{name} = 0", colour)
-        )
+        ends.append((float(curve[-1]), name, colour) if curve[-1] > 0 else (ax.get_ylim()[0], f"{name} = 0", colour))
     label_ends(ax, ends)
     return None
 
@@ -155,8 +153,9 @@ def draw_lengths(data: Lengths, ax: Axes) -> None:
     if not usable or not log_values(ax, np.concatenate(list(usable.values()))):
         return say(ax, "No step was measured against its weights.")
     log_steps(ax, data.steps)
-    for (name, curve), colour in zip(usable.items(), SERIES, strict=False):
-        ax.plot(data.steps, curve, color=colour, linewidth=1.1, label=shorten(name, 18))
+    names = tell_apart(list(usable), 18)
+    for name, curve, colour in zip(names, usable.values(), SERIES, strict=False):
+        ax.plot(data.steps, curve, color=colour, linewidth=1.1, label=name)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3)
     return None
 
@@ -219,14 +218,10 @@ class Rises:
 
 def rises(trace: Trace) -> Rises:
     """Return the shares per block; NaN in a block without any rise."""
-    edges, (rose, compared, *parts) = block_sums(
-        trace, "rising", "compared", *(column for column, _ in PARTS.values())
-    )
+    edges, (rose, compared, *parts) = block_sums(trace, "rising", "compared", *(column for column, _ in PARTS.values()))
     whole = np.sum(parts, axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        shares = {
-            name: np.where(whole > 0, part / whole, np.nan) for name, part in zip(PARTS, parts, strict=True)
-        }
+        shares = {name: np.where(whole > 0, part / whole, np.nan) for name, part in zip(PARTS, parts, strict=True)}
         return Rises(edges, shares, np.where(compared > 0, rose / compared, np.nan))
 
 
@@ -234,6 +229,8 @@ def draw_rises(data: Rises, ax: Axes) -> None:
     """Draw stacked bars per block, and the share of stepsizes that rose as a line."""
     if not np.isfinite(data.rising).any():
         return say(ax, "No two stepsizes to compare yet.")
+    if np.nanmax(data.rising) == 0:
+        return say(ax, "No stepsize ever rose from one step to the next.")
     log_steps(ax, data.edges)
     base = np.zeros(len(data.rising))
     for name, share in data.shares.items():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from itertools import takewhile
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -63,6 +65,22 @@ def shorten(name: str, length: int = 26) -> str:
     return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-(length // 2) :]}"
 
 
+def tell_apart(names: Sequence[str], length: int) -> list[str]:
+    """Return names that fit in `length`: where one is longer, the dotted parts that all share are left out."""
+    if len(names) < 2 or max(map(len, names)) <= length:
+        return [shorten(name, length) for name in names]
+    parts = [name.split(".") for name in names]
+    head = _shared(parts)
+    rest = [part[head:] for part in parts]
+    tail = _shared([part[::-1] for part in rest]) if max(len(".".join(part)) for part in rest) >= length else 0
+    kept = [".".join(part[: len(part) - tail]) for part in rest]
+    return [shorten("…" * (head > 0) + name + "…" * (tail > 0), length) for name in kept]
+
+
+def _shared(parts: Sequence[Sequence[str]]) -> int:
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*parts, strict=False)))
+
+
 SYMBOLS = (
     (r"(?<![\w.])[Rr]ho(?![\w.])", "ρ"),
     (r"(?<![\w.])beta([12])(?![\w.])", r"β\1"),
@@ -76,7 +94,7 @@ def typeset(text: str) -> str:
     """Return text with the spelled-out symbols of the plain diagnosis as themselves: rho = -1 is ρ = −1."""
     for pattern, symbol in SYMBOLS:
         text = re.sub(pattern, symbol, text)
-    return text
+    return re.sub(r"(?<=\d)e([+-]\d+)\b", lambda found: f"·{power_of_ten(int(found[1]))}", text)
 
 
 def sentence(text: str) -> str:

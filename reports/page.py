@@ -1,4 +1,4 @@
-"""One self-contained HTML report over one or several runs: no network, no scripts, the same bytes for one input."""
+"""One self-contained HTML report over one or several runs: no network, no scripts, same input same bytes."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def facts(trace: Trace, diagnosis: Diagnosis) -> list[tuple[str, str]]:
         ("optimizer", str(meta.get("optimizer", "–"))),
         *((f"group {i}", settings(group)) for i, group in enumerate(meta.get("hyperparameters", []))),
         ("tensors", f"{diagnosis.tensors}, with {whole(diagnosis.coordinates)} coordinates"),
-        ("watched", f"{watched(diagnosis)}, seed {meta.get('seed', '–')}"),
+        ("watched", watched(diagnosis, meta.get("seed"))),
         ("records", f"{len(trace.steps)} over {whole(diagnosis.steps)} steps"),
         ("judged", f"from step {whole(diagnosis.start)}"),
         (
@@ -141,23 +141,22 @@ def facts(trace: Trace, diagnosis: Diagnosis) -> list[tuple[str, str]]:
             f"steps {whole(harm.first_step)} to {whole(harm.last_step)}" if trace.drift else "no data",
         ),
         ("versions", ", ".join(f"{name} {version}" for name, version in meta.get("versions", {}).items())),
-        ("created", str(meta.get("created", "–"))),
+        ("created", str(meta.get("created", ""))),
     ]
     return [(name, value) for name, value in lines if value]
 
 
-def watched(diagnosis: Diagnosis) -> str:
+def watched(diagnosis: Diagnosis, seed: object) -> str:
     """Return how many coordinates the monitor looked at."""
     if diagnosis.watched == diagnosis.coordinates:
         return "every coordinate"
-    return f"{whole(diagnosis.watched)} coordinates ({diagnosis.watched / diagnosis.coordinates:.1%})"
+    share = diagnosis.watched / diagnosis.coordinates
+    return f"{whole(diagnosis.watched)} coordinates ({share:.1%}), a random sample of seed {seed}"
 
 
 def settings(group: dict[str, object]) -> str:
     """Return one parameter group's hyper-parameters, those that are switched off left out."""
-    return ", ".join(
-        f"{key} = {value}" for key, value in group.items() if value is not None and value is not False
-    )
+    return ", ".join(f"{key} = {value}" for key, value in group.items() if value is not None and value is not False)
 
 
 def cell(value: str | float, column: str) -> str:

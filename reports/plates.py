@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..diagnostics.diagnosis import Diagnosis
 from ..diagnostics.trace import Trace
 from .evidence import draw_forest, draw_overlay, draw_ratio, forest, harms, overlay, ratio
@@ -52,15 +54,11 @@ def plates(trace: Trace, diagnosis: Diagnosis) -> list[Plate]:
     """Return the figures of one run, those that decided first; none for a run of fewer than two records."""
     if len(trace.steps) < 2:
         return []
-    return [
-        _ratios(trace, diagnosis),
-        *_harm(trace, diagnosis),
-        *_scalars(trace),
-        *_stepsizes(trace),
-        _sums(trace),
-        _rises(trace),
-        _lengths(trace),
-    ]
+    found = [*_harm(trace, diagnosis), *_scalars(trace)]
+    if np.any(trace.total("a") > 0):
+        ratios, read = _ratios(trace, diagnosis), [*_stepsizes(trace), _sums(trace), _rises(trace)]
+        found = [ratios, *found, *read]
+    return [*found, *_lengths(trace)]
 
 
 def comparison(runs: Sequence[tuple[str, Diagnosis]]) -> list[Plate]:
@@ -73,16 +71,16 @@ def comparison(runs: Sequence[tuple[str, Diagnosis]]) -> list[Plate]:
         Plate(
             "compare-harm",
             "Which runs go against their own gradient?",
-            "ρ of each run with its 95 % interval: 1 is unbiased, between 0 and 1 is an efficiency, an interval "
-            "below 0 is uphill.",
+            "ρ of each run with its 95 % interval: 1 is unbiased, between 0 and 1 is an efficiency, "
+            "an interval below 0 is uphill.",
             (Panel("ρ of each run", partial(draw_forest, rho), size),),
         ),
         Plate(
             "compare-ratios",
             "Which ratios fall towards 0?",
-            "b/a (variance) and c⁺/a (bias) over the judged blocks, each relative to its first. A curve that falls "
-            "certifies, a flat one does not. Numbers are those of the table; (0) marks a ratio that is 0. Runs too "
-            "short to judge are left out.",
+            "b/a (variance) and c⁺/a (bias) over the judged blocks, each relative to its first. A "
+            "curve that falls certifies, a flat one does not. Numbers are those of the table; (0) "
+            "marks a ratio that is 0. Runs too short to judge are left out.",
             (
                 Panel("b/a of each run", partial(draw_overlay, variance)),
                 Panel("c⁺/a of each run", partial(draw_overlay, bias)),
@@ -100,12 +98,12 @@ def _ratios(trace: Trace, diagnosis: Diagnosis) -> Plate:
     return Plate(
         "ratios",
         "Is there a certificate?",
-        "Each point is the increment of b (first: variance) or of c⁺ (second: bias) over one √2-spaced block of "
-        "steps, divided by that of a. Theory asks both to fall towards 0. The line is the Theil–Sen slope of the "
-        "judged blocks, the band its 16–84 % spread. A slope at or below the green line (−0.2) means that the "
-        "condition holds, at or above the red one (−0.1) that it is violated, between them that this run does "
-        "not decide. Hollow points on grey are the start-up, which is not judged; a triangle on the axis stands "
-        "for a ratio of 0.",
+        "Each point is the increment of b (first: variance) or of c⁺ (second: bias) over one "
+        "√2-spaced block of steps, divided by that of a. Theory asks both to fall towards 0. The "
+        "line is the Theil–Sen slope of the judged blocks, the band its 16–84 % spread. A slope at "
+        "or below the green line (−0.2) means that the condition holds, at or above the red one "
+        "(−0.1) that it is violated, between them that this run does not decide. Hollow points on "
+        "grey are the start-up, which is not judged; a triangle on the axis stands for a ratio of 0.",
         tuple(
             Panel(
                 f"{data.name} per block: slope {fixed(data.slope)}, {data.decision}",
@@ -125,10 +123,10 @@ def _harm(trace: Trace, diagnosis: Diagnosis) -> list[Plate]:
     plate = Plate(
         "harm",
         "Do the steps go where the mean gradient goes?",
-        f"ρ is the share of the intended descent that the steps really make, here over steps "
-        f"{whole(harm.first_step)} to {whole(harm.last_step)}, with its 95 % interval. At 1 adaptivity costs "
-        f"nothing; between 0 and 1 it is an efficiency; an interval wholly below 0 means that the run goes "
-        f"uphill. Rows per tensor show where; the verdict uses the whole run.",
+        "ρ is the share of the intended descent that the steps really make, here over steps "
+        f"{whole(harm.first_step)} to {whole(harm.last_step)}, with its 95 % interval. At 1 "
+        "adaptivity costs nothing; between 0 and 1 it is an efficiency; an interval wholly below 0 "
+        "means that the run goes uphill. Rows per tensor show where; the verdict uses the whole run.",
         (Panel(label, partial(draw_forest, rows), (WIDE[0], 1.15 + 0.3 * len(rows.names))),),
     )
     return [plate]
@@ -139,11 +137,9 @@ def _scalars(trace: Trace) -> list[Plate]:
     plate = Plate(
         "scalars",
         "What did the run itself report?",
-        "Means of the logged values between neighbouring records. Red ticks on the axis mark values that were "
-        "not finite.",
-        tuple(
-            Panel(f"{curve.name} over steps", partial(draw_curve, curve), _size(logged)) for curve in logged
-        ),
+        "Means of the logged values between neighbouring records. Red ticks on the axis mark values "
+        "that were not finite.",
+        tuple(Panel(f"{curve.name} over steps", partial(draw_curve, curve), _size(logged)) for curve in logged),
     )
     return [plate] if logged else []
 
@@ -153,13 +149,10 @@ def _stepsizes(trace: Trace) -> list[Plate]:
     plate = Plate(
         "stepsizes",
         "Which stepsizes did the optimizer really take?",
-        "Quantiles of the effective stepsize over the watched coordinates of the largest tensors, and the "
-        "learning rate. A wide band: coordinates of one tensor move at very different speeds. A median that "
-        "climbs while the learning rate does not: a second moment that decays.",
-        tuple(
-            Panel(f"stepsizes of {data.name}", partial(draw_stepsizes, data), _size(tensors))
-            for data in tensors
-        ),
+        "Quantiles of the effective stepsize over the watched coordinates of the largest tensors, "
+        "and the learning rate. A wide band: coordinates of one tensor move at very different "
+        "speeds. A median that climbs while the learning rate does not: a second moment that decays.",
+        tuple(Panel(f"stepsizes of {data.name}", partial(draw_stepsizes, data), _size(tensors)) for data in tensors),
     )
     return [plate] if tensors else []
 
@@ -168,9 +161,10 @@ def _sums(trace: Trace) -> Plate:
     return Plate(
         "sums",
         "How do the sums grow?",
-        "a adds up the stepsizes, b the squared steps along the gradient, c the changes of the stepsizes and c⁺ "
-        "their rises alone. For convergence a has to outgrow b and c⁺. The start-up stays in these sums for "
-        "ever, which bends their slopes: the verdict reads the blocks above, not these curves.",
+        "a adds up the stepsizes, b the squared steps along the gradient, c the changes of the "
+        "stepsizes and c⁺ their rises alone. For convergence a has to outgrow b and c⁺. The start-up "
+        "stays in these sums for ever, which bends their slopes: the verdict reads the blocks above, "
+        "not these curves.",
         (Panel("a, b, c and c⁺ over steps", partial(draw_sums, sums(trace))),),
     )
 
@@ -179,22 +173,25 @@ def _rises(trace: Trace) -> Plate:
     return Plate(
         "rises",
         "What made stepsizes rise?",
-        "Bars: of all upward moves in a block, the share that the learning rate, the bias correction and the "
-        "second moment made, each counted before the others pull against it. Line: the share of stepsizes that "
-        "rose from one step to the next. No bar: no upward move. Rises by the bias correction alone are how "
-        "torch implements AMSGrad, and they fade.",
+        "Bars: of all upward moves in a block, the share that the learning rate, the bias correction "
+        "and the second moment made, each counted before the others pull against it. Line: the share "
+        "of stepsizes that rose from one step to the next. No bar: no upward move. Rises by the bias "
+        "correction alone are how torch implements AMSGrad, and they fade.",
         (Panel("share of rises by cause, per block", partial(draw_rises, rises(trace))),),
     )
 
 
-def _lengths(trace: Trace) -> Plate:
-    return Plate(
+def _lengths(trace: Trace) -> list[Plate]:
+    relative = lengths(trace)
+    plate = Plate(
         "lengths",
         "How long are the steps against the weights?",
-        "Root mean square of the step over that of the weights, for the largest tensors. About 10⁻³ is common "
-        "in healthy training; a tensor far above the others is being rewritten, one far below hardly learns.",
-        (Panel("update-to-weight ratio over steps", partial(draw_lengths, lengths(trace))),),
+        "Root mean square of the step over that of the weights, for the largest tensors. About 10⁻³ "
+        "is common in healthy training; a tensor far above the others is being rewritten, one far "
+        "below hardly learns.",
+        (Panel("update-to-weight ratio over steps", partial(draw_lengths, relative)),),
     )
+    return [plate] if relative.curves else []
 
 
 def _size(panels: Sequence[object]) -> tuple[float, float]:

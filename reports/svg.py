@@ -49,9 +49,7 @@ def _inline(document: str, key: str, label: str) -> str:
             root.remove(child)
     width, height = (float(side) for side in root.attrib["viewBox"].split()[2:])
     root.attrib.clear()
-    root.attrib.update(
-        {"viewBox": f"0 0 {width:g} {height:g}", "role": "img", "aria-label": label, "id": key}
-    )
+    root.attrib.update({"viewBox": f"0 0 {width:g} {height:g}", "role": "img", "aria-label": label, "id": key})
     return ElementTree.tostring(root, encoding="unicode")
 
 

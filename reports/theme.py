@@ -1,9 +1,9 @@
 """How figures look: colours, type, axes.
 
-Colours are Okabe and Ito's, which people with colour-blindness can tell apart; orange and sky are darkened until
-thin lines and words read on white, and each has a lighter counterpart for a dark page. A
-drawing uses the light ones; in the SVG each becomes a CSS variable with that colour as its fallback, so that a
-figure reads on a light page, on a dark one, and alone.
+Colours are Okabe and Ito's, which people with colour-blindness can tell apart; orange and sky are darkened
+until thin lines and words read on white. A drawing uses the colours of the light page; in the SVG each becomes
+a CSS variable with that colour as its fallback, so that a figure reads on a light page, on a dark one, and
+alone.
 """
 
 from __future__ import annotations
@@ -122,7 +122,9 @@ def log_values(ax: Axes, values: Iterable[float], margin: float = 1.6) -> bool:
 
 def say(ax: Axes, text: str) -> None:
     """Write a sentence where a figure has nothing to draw."""
-    ax.set_axis_off()
+    ax.set(xscale="linear", yscale="linear", xlim=(0, 1), xlabel="", xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    ax.axvspan(0, 1, color=WASH, linewidth=0)
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=MUTED, wrap=True)
 
 
@@ -131,17 +133,13 @@ def label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]], gap: float = 0.
     places = []
     for y, text, colour in ends:
         with suppress(ValueError):  # a logarithmic axis has no place for 0
-            height = float(
-                ax.transAxes.inverted().transform(ax.transData.transform((ax.get_xlim()[1], y)))[1]
-            )
+            height = float(ax.transAxes.inverted().transform(ax.transData.transform((ax.get_xlim()[1], y)))[1])
             if math.isfinite(height):
                 places.append((min(max(height, 0.0), 1.0), text, colour))
     places.sort(key=lambda place: place[0])
     heights = spread([place[0] for place in places], gap)
     for height, (_, text, colour) in zip(heights, places, strict=True):
-        ax.text(
-            1.015, height, text, transform=ax.transAxes, color=colour, va="center", ha="left", fontsize=9.5
-        )
+        ax.text(1.015, height, text, transform=ax.transAxes, color=colour, va="center", ha="left", fontsize=9.5)
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
@@ -154,8 +152,4 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
             if total1 / size1 - total0 / size0 >= gap * (size0 + size1) / 2:
                 break
             clusters[-2:] = [[total0 + total1, size0 + size1]]
-    return [
-        total / size + gap * (member - (size - 1) / 2)
-        for total, size in clusters
-        for member in range(int(size))
-    ]
+    return [total / size + gap * (member - (size - 1) / 2) for total, size in clusters for member in range(int(size))]

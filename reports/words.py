@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..diagnostics.conditions import Decision
 from ..diagnostics.diagnosis import MEANING, Diagnosis, Verdict
-from ..diagnostics.drift import HarmDecision
+from ..diagnostics.drift import Harm, HarmDecision
 from ..diagnostics.trace import Trace
 from .numerals import fixed, interval, number, sentence, whole
 
@@ -34,7 +34,7 @@ ADVICE = {
     Verdict.UNCERTIFIED: "Carry on; where the guarantee matters, use amsgrad=True or a larger β2.",
     Verdict.BIASED: "More training leads further away: raise β2, or use amsgrad=True, AdaShift or ADOPT.",
     Verdict.NEIGHBOURHOOD: "To come closer, let the learning rate fall or enlarge the batch.",
-    Verdict.UNSTABLE: "Go back to a good checkpoint; lower the learning rate, clip gradients, look at the batch.",
+    Verdict.UNSTABLE: "Go back to a good checkpoint; lower the learning rate or clip gradients.",
     Verdict.STALLED: "Let the learning rate fall no faster than 1/√t.",
     Verdict.INCONCLUSIVE: "See below what is missing.",
 }
@@ -75,9 +75,15 @@ def row(name: str, trace: Trace, diagnosis: Diagnosis) -> Row:
         final=final(trace),
         variance=str(diagnosis.variance.decision),
         bias=str(diagnosis.bias.decision),
-        rho=f"{fixed(diagnosis.harm.rho)} {interval(*diagnosis.harm.interval)}",
+        rho=_rho(diagnosis.harm),
         verdict=diagnosis.verdict,
     )
+
+
+def _rho(harm: Harm) -> str:
+    low, high = harm.interval
+    resolved = math.isfinite(low) or math.isfinite(high)
+    return f"{fixed(harm.rho)} {interval(low, high)}" if resolved else "not resolved"
 
 
 def final(trace: Trace) -> str:
@@ -151,9 +157,7 @@ def _limits(d: Diagnosis) -> tuple[str, tuple[str, ...]]:
     if not found and d.verdict is Verdict.INCONCLUSIVE:
         return "not decided", ("The judged part of this run does not tell.",)
     if not found:
-        return "nothing seen", (
-            "Neither noise, nor skewed stepsizes, nor a dying stepsize shows in this run.",
-        )
+        return "nothing seen", ("Neither noise, nor skewed stepsizes, nor a dying stepsize shows in this run.",)
     return ", ".join(word for word, _ in found), tuple(line for _, line in found)
 
 

@@ -14,7 +14,17 @@ BELOW = {
 }
 DOORS = {("diagnostics/monitor.py", "reports")}
 """`Monitor.report` is part of the public face; the import sits inside the method."""
-JUDGES = ("conditions", "drift", "diagnosis", "evidence", "findings", "instability", "reading", "summary", "trace")
+JUDGES = (
+    "conditions",
+    "drift",
+    "diagnosis",
+    "evidence",
+    "findings",
+    "instability",
+    "reading",
+    "summary",
+    "trace",
+)
 
 
 def modules(room):
@@ -44,6 +54,7 @@ def test_rooms_import_only_what_lies_below(room):
     for path in modules(room):
         for name, _ in imports(path):
             parts = name.split(".")
+            assert parts[0] not in BELOW, f"{path.name} imports {name}: write it relative"
             if parts[0] == "stepscope" and len(parts) > 1 and parts[1] in BELOW and parts[1] != room:
                 door = (str(path.relative_to(ROOT)), parts[1])
                 assert parts[1] in BELOW[room] or door in DOORS, f"{path.name} imports {name}"

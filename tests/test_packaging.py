@@ -20,7 +20,9 @@ DATA = (".py", ".html", ".typed")
 
 def test_declared_packages_are_the_folders_with_an_init():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    found = {"stepscope"} | {f"stepscope.{p.parent.name}" for room in ROOMS for p in (ROOT / room).rglob("__init__.py")}
+    found = {"stepscope"} | {
+        f"stepscope.{p.parent.name}" for room in ROOMS for p in (ROOT / room).rglob("__init__.py")
+    }
     assert set(declared) == found
 
 
@@ -41,7 +43,12 @@ def test_every_module_imports_under_one_name():
 
 def test_importing_stepscope_loads_nothing_heavy():
     code = "import stepscope, sys; print([m for m in ('torch', 'numba', 'matplotlib', 'scipy') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 @pytest.mark.slow
@@ -54,7 +61,8 @@ def test_wheel_and_sdist_hold_every_file_and_the_wheel_works_elsewhere(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     expected = {
-        str(f.relative_to(ROOT)) if f.parent.name == "stepscope" else f"stepscope/{f.relative_to(ROOT)}" for f in files
+        str(f.relative_to(ROOT)) if f.parent.name == "stepscope" else f"stepscope/{f.relative_to(ROOT)}"
+        for f in files
     }
     assert expected <= names
     with tarfile.open(sdist) as archive:
@@ -62,7 +70,17 @@ def test_wheel_and_sdist_hold_every_file_and_the_wheel_works_elsewhere(tmp_path)
     assert {str(f.relative_to(ROOT)) for f in files} <= packed
 
     site = tmp_path / "site"
-    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target", str(site), str(wheel)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--quiet",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
     subprocess.run(install, check=True)
     code = (
         "import torch, stepscope; from stepscope import Monitor; p = torch.nn.Parameter(torch.ones(3));"

@@ -91,9 +91,7 @@ class World:
         owner = np.zeros(coords, dtype=np.int64) if self.owner is None else self.owner
         steps = record_steps(last) if steps is None else steps
         counts = [int(n) for n in np.bincount(owner)]
-        tensors = [
-            TensorInfo(f"layer{p}.weight", (n,), n, n, 0, "lr/(sqrt(v)+eps)") for p, n in enumerate(counts)
-        ]
+        tensors = [TensorInfo(f"layer{p}.weight", (n,), n, n, 0, "lr/(sqrt(v)+eps)") for p, n in enumerate(counts)]
         values = np.zeros((len(steps), len(tensors), len(COLUMNS)))
         for p in range(len(tensors)):
             mine = owner == p

@@ -74,9 +74,7 @@ def test_block_edges_match_the_loop(seed):
 def test_eleven_blocks_fit_between_two_percent_and_the_end():
     edges = STEPS[block_edges(STEPS, 0.02 * STEPS[-1])]
     assert len(edges) == 12
-    assert np.diff(np.log(edges)) == pytest.approx(
-        np.full(11, math.log(2) / 2), rel=2e-3
-    )  # one step of snapping
+    assert np.diff(np.log(edges)) == pytest.approx(np.full(11, math.log(2) / 2), rel=2e-3)  # one step of snapping
 
 
 # the rule
@@ -179,9 +177,7 @@ CELLS = [
 
 
 @pytest.mark.parametrize("method", SQRT)
-@pytest.mark.parametrize(
-    ("problem", "falls", "beta2", "expected"), CELLS, ids=[f"{c[0]}-{c[1]}" for c in CELLS]
-)
+@pytest.mark.parametrize(("problem", "falls", "beta2", "expected"), CELLS, ids=[f"{c[0]}-{c[1]}" for c in CELLS])
 def test_the_table_of_cells(worlds, problem, falls, beta2, expected, method):
     rate = 0.5 if falls == "sqrt" else 0.05
     for seed in range(3 if problem in ("stochastic", "quadratic") else 1):
@@ -202,9 +198,7 @@ def test_the_table_of_cells(worlds, problem, falls, beta2, expected, method):
 def test_sgd_at_one_over_sqrt_has_slope_one_half(worlds, seed):
     trace = worlds.play("quadratic", "sgd", 100_000, seed=seed).trace()
     condition = judge_variance(trace.steps, trace.total("b"), trace.total("a"), 2000)
-    assert condition.slope == pytest.approx(
-        -0.5, abs=0.05
-    )  # 600 steps in the first block: 6 % noise, over 3 e-folds
+    assert condition.slope == pytest.approx(-0.5, abs=0.05)  # 600 steps in the first block: 6 % noise, over 3 e-folds
 
 
 def test_c_plus_of_adam_under_gaussian_noise(worlds):

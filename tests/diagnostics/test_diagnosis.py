@@ -275,10 +275,7 @@ def test_descent_efficiency_is_reported(healthy):
     diagnosis = diagnose(healthy)
     assert 0 < diagnosis.harm.rho < 1
     assert diagnosis.harm.decision is HarmDecision.HARMLESS
-    assert (
-        "share of the intended descent that adaptivity leaves"
-        in finding(diagnosis, "Descent efficiency").text
-    )
+    assert "share of the intended descent that adaptivity leaves" in finding(diagnosis, "Descent efficiency").text
 
 
 def test_harm_that_is_not_resolved_says_what_helps(worlds):
@@ -318,9 +315,14 @@ def test_small_findings(healthy):
     assert "The rebuilt step does not match." in finding(diagnosis, "Tensors without").text
     assert finding(diagnosis, "The run was interrupted").text.startswith("Skipped: 2.")
     assert finding(diagnosis, "The run was interrupted").steps == (9, 12)
-    assert (
-        "a 0.8%, b 0.0%, c 0.0%" in finding(diagnosis, "Watched by a sample").text
-    )  # 1 % of 40 and 10 of 50 shares
+    assert "a 0.8%, b 0.0%, c 0.0%" in finding(diagnosis, "Watched by a sample").text  # 1 % of 40 and 10 of 50 shares
+
+
+def test_dormant_coordinates_are_named(healthy):
+    column(healthy, "e_p50")[:, 1] *= 1e-3
+    found = finding(diagnose(healthy), "Dormant coordinates")
+    assert found.tensors == ("layer1.weight",)
+    assert "In 1 of 2 tensors" in found.text
 
 
 def test_a_spike_of_the_start_up_is_no_finding(healthy):
@@ -429,9 +431,7 @@ def test_the_judge_imports_neither_torch_nor_the_monitor():
     for name in ("conditions", "drift", "evidence", "instability", "findings", "diagnosis", "summary"):
         tree = ast.parse((room / f"{name}.py").read_text(encoding="utf-8"))
         imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        imported |= {
-            alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
-        }
+        imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         assert not {module.split(".")[0] for module in imported} & {
             "torch",
             "monitor",

@@ -40,9 +40,7 @@ def fill(g, e):
 def judge_world(world, worlds):
     coords = world.g.shape[1]
     record = worlds.naive_drift(world.g, world.e, np.ones(coords), np.zeros(coords, dtype=np.int64))
-    return judge_harm(
-        record.gram_dd[0], record.gram_dg[0], record.gram_gg[0], record.first_step, record.last_step
-    )
+    return judge_harm(record.gram_dd[0], record.gram_dg[0], record.gram_gg[0], record.first_step, record.last_step)
 
 
 def grams(d, g):
@@ -91,8 +89,7 @@ def naive_jackknife(matrices):
     means = [sum(row[a] for row in left_out) / k for a in range(len(matrices))]
     size = range(len(matrices))
     covariance = [
-        [sum((row[a] - means[a]) * (row[b] - means[b]) for row in left_out) * (k - 1) / k for b in size]
-        for a in size
+        [sum((row[a] - means[a]) * (row[b] - means[b]) for row in left_out) * (k - 1) / k for b in size] for a in size
     ]
     return everything, covariance
 
@@ -170,10 +167,7 @@ def test_noise_balls_raise_no_alarm(worlds):
         for now in g:
             now[:] = curvature * x + rng.normal(size=50)
             x = x - lr * now
-        assert (
-            judge_world(worlds.World(g, np.full_like(g, lr), np.full(1000, lr)), worlds).decision
-            is not HARMFUL
-        )
+        assert judge_world(worlds.World(g, np.full_like(g, lr), np.full(1000, lr)), worlds).decision is not HARMFUL
 
 
 # theorems: docs/theory.md 4.4 and 4.6

@@ -103,7 +103,9 @@ def test_a_subclass_that_steps_through_its_parent_counts_once():
         def step(self, closure=None):
             return super().step(closure)
 
-    torch.optim.Adam([parameter(1)])  # patches Adam.step with the hooks, as any process that used Adam has done
+    torch.optim.Adam(
+        [parameter(1)]
+    )  # patches Adam.step with the hooks, as any process that used Adam has done
     optimizer = Careful([parameter(4)])
     monitor = Monitor(optimizer, strict=True)
     for _ in range(5):
@@ -316,7 +318,9 @@ def test_a_saved_state_continues_exactly(tmp_path):
     half_optimizer = make()
     half = train(monitor_of, half_optimizer, 1, 50)
     params = [p for group in half_optimizer.param_groups for p in group["params"]]
-    torch.save((half.state_dict(), half_optimizer.state_dict(), [p.detach() for p in params]), tmp_path / "saved.pt")
+    torch.save(
+        (half.state_dict(), half_optimizer.state_dict(), [p.detach() for p in params]), tmp_path / "saved.pt"
+    )
 
     optimizer = make()
     monitor = monitor_of(optimizer)
@@ -335,7 +339,9 @@ def test_a_saved_state_continues_exactly(tmp_path):
 
 def test_a_reopened_directory_continues_the_sums(tmp_path):
     optimizer = torch.optim.Adam([("w", parameter(40, 30))], lr=0.01)
-    with train(lambda o: Monitor(o, tmp_path / "run", coordinates=100, strict=True), optimizer, 1, 60) as monitor:
+    with train(
+        lambda o: Monitor(o, tmp_path / "run", coordinates=100, strict=True), optimizer, 1, 60
+    ) as monitor:
         before = monitor.trace
     with train(lambda o: Monitor(o, tmp_path / "run", coordinates=100, strict=True), optimizer, 61, 90):
         pass

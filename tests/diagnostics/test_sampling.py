@@ -1,0 +1,77 @@
+"""A sample estimates the whole: unbiased, with a standard error that means what it says."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stepscope import Monitor
+from stepscope.diagnostics.sampling import LEAD, Coordinates, sample
+from stepscope.diagnostics.trace import COLUMNS
+from stepscope.reports.demo import digits_batches
+
+SEEDS = 100
+
+
+@pytest.mark.slow
+def test_sampled_sums_of_a_million_parameters_lie_within_three_standard_errors():
+    """At least 99 of 100 seeds, for each of a, b, c. Were the errors normal and exact, 3 in 1000 seeds would miss and
+    two or more of 100 with probability 0.03; the seeds are fixed.
+    """
+    torch.manual_seed(0)
+    nn = torch.nn
+    model = nn.Sequential(nn.Linear(64, 960), nn.ReLU(), nn.Linear(960, 960), nn.ReLU(), nn.Linear(960, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    exact = Monitor(optimizer, coordinates="all", strict=True)
+    sampled = [Monitor(optimizer, seed=seed, strict=True) for seed in range(SEEDS)]
+    for _, (x, y) in zip(range(60), digits_batches(64, 0), strict=False):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    truth = exact.trace
+    assert sum(tensor.numel for tensor in truth.tensors) > 990_000
+    assert (truth.values[-1, :, [COLUMNS.index(f"{name}_se") for name in "abc"]] == 0).all()
+    traces = [monitor.trace for monitor in sampled]
+    for name in ("a", "b", "c", "c_plus"):
+        estimates = np.array([trace.total(name)[-1] for trace in traces])
+        errors = np.array([np.sqrt((trace.column(f"{name}_se")[-1] ** 2).sum()) for trace in traces])
+        missed = np.abs(estimates - truth.total(name)[-1]) > 3 * errors
+        assert missed.sum() <= 1, name
+        # Unbiased: the mean of 100 estimates is off by less than 3.3 of its standard errors (1 in 1000 by chance).
+        spread = estimates.std(ddof=1) / np.sqrt(SEEDS)
+        assert abs(estimates.mean() - truth.total(name)[-1]) < 3.3 * spread, name
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 5), st.text(max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_a_sample_is_distinct_sorted_in_its_parts_and_repeatable(numel, count, seed, name):
+    count = min(count, numel)
+    drawn = sample(numel, count, LEAD, seed, name)
+    assert len(set(drawn.tolist())) == count
+    assert drawn.min() >= 0
+    assert drawn.max() < numel
+    assert (np.diff(drawn[:LEAD]) > 0).all()
+    assert (np.diff(drawn[LEAD:]) > 0).all()
+    assert (drawn == sample(numel, count, LEAD, seed, name)).all()
+
+
+def test_another_seed_or_name_watches_other_coordinates():
+    first = sample(10_000, 100, 10, 0, "w")
+    assert (first != sample(10_000, 100, 10, 1, "w")).any()
+    assert (first != sample(10_000, 100, 10, 0, "v")).any()
+
+
+def test_the_standard_error_equals_the_spread_over_all_samples():
+    """Theorem: over every sample of 3 of 6 without replacement, the mean of SE² is the variance of the estimate."""
+    from itertools import combinations
+
+    x = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
+    coordinates = Coordinates(torch.nn.Parameter(torch.zeros(6)), 3, 0, "w")
+    estimates, squares = [], []
+    for chosen in combinations(range(6), 3):
+        part = x[list(chosen)]
+        estimates.append(part.sum() * coordinates.scale)
+        squares.append(coordinates.standard_error(part[None])[0] ** 2)
+    assert np.mean(estimates) == pytest.approx(x.sum())
+    assert np.mean(squares) == pytest.approx(np.var(estimates))
