@@ -111,9 +111,7 @@ class Monitor:
     @property
     def trace(self) -> Trace:
         """Everything recorded so far, the newest step included."""
-        if not self._closed:
-            self._recorder.flush(self._schedules())
-        return self._recorder.trace()
+        return self._recorder.trace(self._schedules())
 
     def diagnose(self) -> Diagnosis:
         """Judge the run as it stands; see `Trace.diagnose`."""

@@ -112,19 +112,19 @@ class Recorder:
 
     def record(self, groups: Mapping[str, list[float]]) -> None:
         """Write the sums as they stand, thinning older records when they have become too many."""
-        for name, value in self._pending:
-            self.add_scalar(name, float(value))
-        self._pending.clear()
-        facts = {
-            "groups": dict(groups),
-            "scalars": {name: list(entry) for name, entry in self.scalars.items()},
-        }
-        self._append("record", facts, self._rows())
+        self.log.append(self._record_row(groups))
         self._recorded = self.step
         if self.schedule.widen(self.step):
             self.log.thin(self.schedule.keeps)
         if time.monotonic() - self._committed > COMMIT_SECONDS:
             self.commit()
+
+    def _record_row(self, groups: Mapping[str, list[float]]) -> Row:
+        for name, value in self._pending:
+            self.add_scalar(name, float(value))
+        self._pending.clear()
+        facts = {"groups": dict(groups), "scalars": {name: list(entry) for name, entry in self.scalars.items()}}
+        return Row("record", self.segment, self.step, facts, self._rows())
 
     def _rows(self) -> Array:
         """Return one row per tensor, in the order of `COLUMNS`, scaled up to the whole tensor."""
@@ -138,21 +138,26 @@ class Recorder:
         return np.array(rows).reshape(len(self.watchers), len(COLUMNS))
 
     def flush(self, groups: Mapping[str, list[float]]) -> None:
-        """Write the newest step and what the harm test needs, whether or not it is due."""
+        """Write the newest step, whether or not it is due."""
         if self._recorded != self.step and self.step > 0:
             self.record(groups)
         self.commit()
 
     def commit(self) -> None:
-        """Put everything written so far on disk."""
-        leads = [w.coordinates for w in self.watchers]
-        gram = self.stretches.gram([(c.lead, c.numel / max(1, c.lead)) for c in leads])
-        if gram is not None:
-            (first, last), *products = gram
-            window = {"first_step": self.harm_from + first, "last_step": self.harm_from + last}
-            self._append("drift", window, np.stack(products))
+        """Put everything written so far on disk, and what the harm test needs with it."""
+        for row in self._drift_rows():
+            self.log.append(row)
         self.log.commit()
         self._committed = time.monotonic()
+
+    def _drift_rows(self) -> list[Row]:
+        leads = [w.coordinates for w in self.watchers]
+        gram = self.stretches.gram([(c.lead, c.numel / max(1, c.lead)) for c in leads])
+        if gram is None:
+            return []
+        (first, last), *products = gram
+        window = {"first_step": self.harm_from + first, "last_step": self.harm_from + last}
+        return [Row("drift", self.segment, self.step, window, np.stack(products))]
 
     def save_flight(self) -> None:
         """Dump the flight recorder; without a directory it stays in memory as `flight`."""
@@ -170,9 +175,10 @@ class Recorder:
         self.sums[row, stepsizes] = math.nan
         self.write_layout()
 
-    def trace(self) -> Trace:
-        """Return what the log holds."""
-        return build_trace(self.meta, self.log.rows())
+    def trace(self, groups: Mapping[str, list[float]]) -> Trace:
+        """Return what the log holds, and the newest step with it; nothing is written."""
+        newest = [] if self._recorded == self.step or self.step == 0 else [self._record_row(groups)]
+        return build_trace(self.meta, [*self.log.rows(), *newest, *self._drift_rows()])
 
     def _append(self, kind: str, facts: dict[str, Any], numbers: Array | None = None) -> None:
         self.log.append(Row(kind, self.segment, self.step, facts, numbers))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .words import Row
 
 FINE, ALARM, BAD_INPUT = 0, 1, 2
+WIDE = 130  # characters that a whole table of runs takes
 COLOURS = {
     "certified": "green",
     "uncertified": "blue",
@@ -188,19 +189,32 @@ def runs_below(directory: Path) -> Iterator[Path]:
 
 
 def print_rows(rows: Sequence[Row]) -> None:
-    """Print a table of runs; colours where a terminal shows them."""
+    """Print a table of runs; colours where a terminal shows them, signs for words where it is narrow."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from .words import MARKS
+
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("run", "optimizer", "steps", "reached", "variance", "bias", "ρ [95 %]", "verdict"):
+    wide = console.width >= WIDE
+    for head in (
+        "run",
+        *(("optimizer", "steps") if wide else ()),
+        "reached",
+        "variance",
+        "bias",
+        "ρ [95 %]",
+        "verdict",
+    ):
         table.add_column(head, justify="right" if head == "steps" else "left", overflow="fold")
     for line in rows:
-        verdict = Text(str(line.verdict), style=COLOURS.get(line.verdict, ""))
-        words = (line.optimizer, str(line.steps), line.final, line.variance, line.bias, line.rho)
-        table.add_row(Text(line.name), *map(Text, words), verdict)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+        decisions = [line.variance, line.bias] if wide else [MARKS[line.variance], MARKS[line.bias]]
+        facts = [line.optimizer, str(line.steps)] if wide else []
+        words = map(Text, [line.name, *facts, line.final, *decisions, line.rho])
+        table.add_row(*words, Text(line.verdict, style=COLOURS.get(line.verdict, "")))
+    console.print(table)
 
 
 def _load(run: Path) -> Trace:

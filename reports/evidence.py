@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..diagnostics.conditions import Condition
-from ..diagnostics.drift import Harm, judge_harm
+from ..diagnostics.drift import Harm, HarmDecision, judge_harm
 from ..diagnostics.trace import Trace
 from .figures import PANELS, block_sums, largest
 from .numerals import fixed, interval, number, shorten, tell_apart
@@ -32,12 +32,14 @@ from .theme import (
     log_values,
     say,
 )
+from .words import rho
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Array = NDArray[np.float64]
 
+TONES = {HarmDecision.HARMFUL: VERMILLION, HarmDecision.HARMLESS: BLUE, HarmDecision.INCONCLUSIVE: MUTED}
 NAME = 26  # characters beside a row
 HOLDS, VIOLATED = -0.2, -0.1  # the slopes of the decision rule, docs/theory.md 4.2
 
@@ -131,20 +133,27 @@ def _rule(data: Ratio, ax: Axes) -> None:
 
 @dataclass(frozen=True)
 class Forest:
-    """ρ with its interval, row by row."""
+    """ρ with its interval, row by row; `words` says it where there is no interval to draw."""
 
     names: tuple[str, ...]
     rho: Array
     low: Array
     high: Array
+    decisions: tuple[HarmDecision, ...]
+    words: tuple[str, ...]
 
 
 def forest(harms: Sequence[tuple[str, Harm]]) -> Forest:
     """Return ρ and its interval of each named harm test."""
-    names = tuple(name for name, _ in harms)
-    rho = np.array([harm.rho for _, harm in harms], dtype=np.float64)
     low, high = np.array([harm.interval for _, harm in harms], dtype=np.float64).reshape(-1, 2).T
-    return Forest(names, rho, low, high)
+    return Forest(
+        names=tuple(name for name, _ in harms),
+        rho=np.array([harm.rho for _, harm in harms], dtype=np.float64),
+        low=low,
+        high=high,
+        decisions=tuple(harm.decision for _, harm in harms),
+        words=tuple(rho(harm) for _, harm in harms),
+    )
 
 
 def harms(trace: Trace, whole: Harm, limit: int = PANELS) -> Forest:
@@ -173,7 +182,7 @@ def draw_forest(data: Forest, ax: Axes) -> None:
         ax.axvline(mark, color=MUTED, linewidth=1.0, linestyle="--" if mark else "-")
         ax.text(mark, -1.0, f" {word} ", color=MUTED, fontsize=9, ha=side, va="top")
     for row in range(rows):
-        _whisker(ax, row, data.rho[row], data.low[row], data.high[row])
+        _whisker(data, row, ax)
     ax.set_yticks(range(rows), [shorten(name, NAME) for name in data.names], color=INK)
     ax.tick_params(axis="y", length=0)
     ax.grid(False, axis="y")
@@ -197,25 +206,18 @@ def _rho_axis(data: Forest, ax: Axes) -> None:
     ax.set_xlabel("ρ")
 
 
-def _whisker(ax: Axes, row: int, rho: float, low: float, high: float) -> None:
+def _whisker(data: Forest, row: int, ax: Axes) -> None:
+    low, high, colour = data.low[row], data.high[row], TONES[data.decisions[row]]
     if not math.isfinite(low) and not math.isfinite(high):
-        ax.text(
-            0.5,
-            row,
-            "not resolved",
-            transform=ax.get_yaxis_transform(),
-            color=MUTED,
-            ha="center",
-            va="center",
-        )
+        middle = ax.get_yaxis_transform()
+        ax.text(0.5, row, data.words[row], transform=middle, color=colour, ha="center", va="center")
         return
-    colour = VERMILLION if high < 0 else BLUE if low > 0 else MUTED
-    edge = ax.get_xlim()
-    ax.plot([max(low, edge[0]), min(high, edge[1])], [row, row], color=colour, linewidth=2.2)
-    for end, side, arrow in ((low, edge[0], "<"), (high, edge[1], ">")):
+    edges = ax.get_xlim()
+    ax.plot([max(low, edges[0]), min(high, edges[1])], [row, row], color=colour, linewidth=2.2)
+    for end, edge, arrow in ((low, edges[0], "<"), (high, edges[1], ">")):
         if math.isinf(end):
-            ax.plot([side], [row], arrow, color=colour, markersize=6, clip_on=False)
-    ax.plot([rho], [row], "o", color=colour, markersize=6.5)
+            ax.plot([edge], [row], arrow, color=colour, markersize=6, clip_on=False)
+    ax.plot([data.rho[row]], [row], "o", color=colour, markersize=6.5)
 
 
 @dataclass(frozen=True)

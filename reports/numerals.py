@@ -37,7 +37,7 @@ def fixed(value: float) -> str:
     if not math.isfinite(value):
         return number(value)
     places = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
-    return f"{value:.{places}f}".replace("-", "−")
+    return f"{round(value, places) + 0.0:.{places}f}".replace("-", "−")  # + 0.0: no minus before a zero
 
 
 def interval(low: float, high: float) -> str:
@@ -78,7 +78,9 @@ def tell_apart(names: Sequence[str], length: int) -> list[str]:
 
 
 def _shared(parts: Sequence[Sequence[str]]) -> int:
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*parts, strict=False)))
+    """Count the leading parts that are the same in all names; each name keeps at least its last."""
+    heads = zip(*(part[:-1] for part in parts), strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, heads))
 
 
 SYMBOLS = (

@@ -24,8 +24,9 @@ from .figures import (
     stepsizes,
     sums,
 )
-from .numerals import fixed, interval, shorten, whole
+from .numerals import fixed, shorten, whole
 from .theme import SMALL, WIDE
+from .words import rho
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +66,7 @@ def comparison(runs: Sequence[tuple[str, Diagnosis]]) -> list[Plate]:
     """Return the figures that set several runs side by side."""
     variance = overlay("b/a", [diagnosis.variance for _, diagnosis in runs])
     bias = overlay("c⁺/a", [diagnosis.bias for _, diagnosis in runs])
-    rho = forest([(f"{i}  {shorten(name, 30)}", run.harm) for i, (name, run) in enumerate(runs, 1)])
+    harmed = forest([(f"{i}  {shorten(name, 30)}", run.harm) for i, (name, run) in enumerate(runs, 1)])
     size = (WIDE[0], 1.1 + 0.32 * len(runs))
     return [
         Plate(
@@ -73,7 +74,7 @@ def comparison(runs: Sequence[tuple[str, Diagnosis]]) -> list[Plate]:
             "Which runs go against their own gradient?",
             "ρ of each run with its 95 % interval: 1 is unbiased, between 0 and 1 is an efficiency, "
             "an interval below 0 is uphill.",
-            (Panel("ρ of each run", partial(draw_forest, rho), size),),
+            (Panel("ρ of each run", partial(draw_forest, harmed), size),),
         ),
         Plate(
             "compare-ratios",
@@ -119,14 +120,15 @@ def _harm(trace: Trace, diagnosis: Diagnosis) -> list[Plate]:
         return []
     harm = diagnosis.harm
     rows = harms(trace, harm)
-    label = f"ρ = {fixed(harm.rho)}, interval {interval(*harm.interval)}"
+    label = f"ρ: {rho(harm)}"
+    several = " Rows per tensor show where; the verdict uses the whole run." if len(rows.names) > 1 else ""
     plate = Plate(
         "harm",
         "Do the steps go where the mean gradient goes?",
         "ρ is the share of the intended descent that the steps really make, here over steps "
         f"{whole(harm.first_step)} to {whole(harm.last_step)}, with its 95 % interval. At 1 "
         "adaptivity costs nothing; between 0 and 1 it is an efficiency; an interval wholly below 0 "
-        "means that the run goes uphill. Rows per tensor show where; the verdict uses the whole run.",
+        f"means that the run goes uphill.{several}",
         (Panel(label, partial(draw_forest, rows), (WIDE[0], 1.15 + 0.3 * len(rows.names))),),
     )
     return [plate]

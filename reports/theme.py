@@ -1,6 +1,6 @@
 """How figures look: colours, type, axes.
 
-Colours are Okabe and Ito's, which people with colour-blindness can tell apart; orange and sky are darkened
+Colours are Okabe and Ito's, which people with colour-blindness can tell apart; orange, purple and sky are darkened
 until thin lines and words read on white. A drawing uses the colours of the light page; in the SVG each becomes
 a CSS variable with that colour as its fallback, so that a figure reads on a light page, on a dark one, and
 alone.
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
 INK, MUTED, GRID, WASH = "#1f2328", "#667079", "#d9dde1", "#eceff2"
-BLUE, ORANGE, GREEN = "#0072b2", "#c77f00", "#009e73"
-VERMILLION, PURPLE, SKY = "#d55e00", "#cc79a7", "#3a96d2"
+BLUE, ORANGE, GREEN = "#0072b2", "#c27c00", "#009e73"
+VERMILLION, PURPLE, SKY = "#d55e00", "#b9669a", "#3a96d2"
 SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 

@@ -75,15 +75,18 @@ def row(name: str, trace: Trace, diagnosis: Diagnosis) -> Row:
         final=final(trace),
         variance=str(diagnosis.variance.decision),
         bias=str(diagnosis.bias.decision),
-        rho=_rho(diagnosis.harm),
+        rho=rho(diagnosis.harm),
         verdict=diagnosis.verdict,
     )
 
 
-def _rho(harm: Harm) -> str:
-    low, high = harm.interval
-    resolved = math.isfinite(low) or math.isfinite(high)
-    return f"{fixed(harm.rho)} {interval(low, high)}" if resolved else "not resolved"
+def rho(harm: Harm) -> str:
+    """Return ρ with its interval, or what the test says where the interval is unbounded."""
+    if any(map(math.isfinite, harm.interval)):
+        return f"{fixed(harm.rho)} {interval(*harm.interval)}"
+    if harm.decision is HarmDecision.HARMFUL:
+        return f"unsupported drift, z = {fixed(harm.unsupported_z)}"
+    return "not resolved"
 
 
 def final(trace: Trace) -> str:
@@ -140,6 +143,8 @@ def _certificate(d: Diagnosis) -> Answer:
     elif Decision.VIOLATED in decisions:
         short = "no"
     lines = tuple(f"{name}: {check.decision}. {sentence(check.reason)}" for name, check in checks)
+    if len({check.reason for _, check in checks}) == 1:  # what keeps one from being judged keeps all
+        lines = (sentence(d.variance.reason),)
     return Answer("Is there a certificate?", short, lines)
 
 

@@ -1,0 +1,240 @@
+"""The report: self-contained, safe, the same for the same input, and in an order that a reader wants."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stepscope.diagnostics.diagnosis import Verdict, diagnose
+from stepscope.diagnostics.trace import Event
+from stepscope.reports.page import page, render
+from stepscope.reports.words import ADVICE, MARKS, answers, final, meaning, row
+
+EVIL = '"><img src=http://evil.example/x onerror=alert(1)></script><script>alert(2)</script>{{ 7*7 }}'
+
+
+class Reader(HTMLParser):
+    """Collects the elements of a page, its text, and the text of its headings."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.headings: list[str] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self._open.append(tag)
+        if tag in ("h1", "h2", "h3", "h4"):
+            self.headings.append("")
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if {"style", "script"} & set(self._open):
+            return
+        self.text += data
+        if {"h1", "h2", "h3", "h4"} & set(self._open):
+            self.headings[-1] += data
+
+    def values(self, name):
+        return [attributes[name] for _, attributes in self.elements if name in attributes]
+
+
+@pytest.fixture(scope="module")
+def runs(make):
+    return [("plain", make()), ("uphill", make(rho=-3.0)), ("monotone", make(c_plus=0.0))]
+
+
+@pytest.fixture(scope="module")
+def several(runs):
+    return page(runs)
+
+
+def test_nothing_is_fetched_and_nothing_runs(several):
+    reader = Reader(several)
+    for name in ("src", "srcset", "data", "action", "poster", "background"):
+        assert reader.values(name) == []
+    assert all(link.startswith("#") for link in reader.values("href"))
+    assert {tag for tag, _ in reader.elements} & {"link", "iframe", "object", "embed", "base", "form", "img"} == set()
+    assert {a.get("type") for tag, a in reader.elements if tag == "script"} == {"application/json"}
+    assert not re.search(r"@import|@font-face|https?://|url\((?!#)", several)
+    assert not [name for _, attributes in reader.elements for name in attributes if name.startswith("on")]
+
+
+def test_ids_are_unique_and_links_lead_somewhere(several):
+    ids = Reader(several).values("id")
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in Reader(several).values("href")} <= set(ids)
+
+
+def test_the_same_input_gives_the_same_bytes_in_any_process(make, tmp_path):
+    trace = make(records=60, tensors=2)
+    trace.save(tmp_path / "run")
+    script = "import sys; from stepscope.reports.cli import main; sys.exit(main(sys.argv[1:]))"
+    for seed in ("1", "2"):
+        subprocess.run(
+            [sys.executable, "-c", script, "report", str(tmp_path / "run"), "-o", str(tmp_path / f"{seed}.html")],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[2])},
+            check=True,
+            capture_output=True,
+        )
+    assert (tmp_path / "1.html").read_bytes() == (tmp_path / "2.html").read_bytes()
+
+
+def test_markup_in_any_name_stays_text(make):
+    trace = make(records=80, tensors=2, names=(EVIL, f"b{EVIL}"))
+    trace.scalars = {EVIL: trace.scalars["loss"]}
+    trace.events.append(Event(5, "skipped", EVIL, EVIL))
+    trace.meta["optimizer"] = EVIL
+    trace.meta["hyperparameters"] = [{EVIL: EVIL}]
+    trace.meta["versions"] = {EVIL: EVIL}
+    trace.tensors[1] = dataclasses.replace(trace.tensors[1], formula=EVIL)
+    text = page([(EVIL, trace), ("other", trace)])
+    reader = Reader(text)
+    assert "img" not in {tag for tag, _ in reader.elements}
+    assert "<script>" not in text
+    assert "{{ 7*7 }}" in reader.text
+    assert [a["type"] for tag, a in reader.elements if tag == "script"] == ["application/json"] * 2
+
+
+def test_each_diagnosis_is_embedded_as_json(several, runs):
+    found = re.findall(r'<script type="application/json" id="run\d-diagnosis">(.*?)</script>', several)
+    assert [json.loads(text)["verdict"] for text in found] == [str(trace.diagnose().verdict) for _, trace in runs]
+
+
+def test_one_run_is_told_in_order(make):
+    trace = make(rho=-3.0)
+    trace.events.append(Event(7, "skipped", "the scaler skipped this step"))
+    reader = Reader(page([("uphill", trace)]))
+    figures = [
+        "Is there a certificate?",
+        "Do the steps go where the mean gradient goes?",
+        "What did the run itself report?",
+        "Which stepsizes did the optimizer really take?",
+        "How do the sums grow?",
+        "What made stepsizes rise?",
+        "How long are the steps against the weights?",
+    ]
+    told = [heading for heading in reader.headings if heading not in {f.title for f in trace.diagnose().findings}]
+    assert told == [
+        "uphill", "Findings", "Figures", *figures, "Tensors", "The run's facts", "Events", "What the symbols mean",
+    ]  # fmt: skip
+    text = reader.text
+    order = ["biased", "More training leads further away", "Is there harm?", "Findings", "Figures", "watched: share"]
+    assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
+    for part in (
+        "Theorem 3.1",
+        "ICLR 2019",
+        "the scaler skipped this step",
+        "betas = [0.9, 0.99]",
+        "e = lr",
+        "3 tensors",
+    ):
+        assert part in text
+
+
+def test_several_runs_begin_with_a_table_that_leads_to_each(several, runs):
+    reader = Reader(several)
+    assert reader.headings[:4] == [
+        "3 runs compared",
+        "Side by side",
+        "Which runs go against their own gradient?",
+        "Which ratios fall towards 0?",
+    ]
+    table = several[: several.index("</table>")]
+    for i, (name, trace) in enumerate(runs, start=1):
+        assert f'<a href="#run{i}">{name}</a>' in table
+        assert f"</span> {trace.diagnose().verdict}</span>" in table
+    assert [str(trace.diagnose().verdict) for _, trace in runs] == ["uncertified", "biased", "certified"]
+
+
+def test_every_odd_record_has_a_page_and_its_figures(odd_trace):
+    text = page([("odd", odd_trace)])
+    assert str(odd_trace.diagnose().verdict) in text
+
+
+def test_two_hundred_tensors_stay_below_two_megabytes(make):
+    names = tuple(f"model.layers.{p // 4}.block.{'qkvo'[p % 4]}_proj.weight" for p in range(200))
+    trace = make(last=1_000_000, records=2000, tensors=200, names=names)
+    trace.values[:, :, -9:] *= np.random.default_rng(0).random((len(trace.steps), 200, 9))
+    assert len(page([("one", trace), ("two", trace)]).encode()) < 2_000_000
+
+
+def test_every_verdict_has_a_sign_words_and_a_colour(make):
+    diagnosis = diagnose(make())
+    css = (Path(__file__).parents[2] / "reports" / "page.html").read_text()
+    signs = {MARKS[verdict] for verdict in Verdict}
+    assert len(signs) == len(Verdict)
+    for verdict in Verdict:
+        said = meaning(dataclasses.replace(diagnosis, verdict=verdict))
+        assert said.endswith(ADVICE[verdict])
+        assert f".{verdict}" in css
+
+
+@pytest.mark.parametrize(
+    ("columns", "shorts"),
+    [
+        ({}, ("no", "none seen", "nothing seen")),
+        ({"c_plus": 0.0}, ("yes", "none seen", "nothing seen")),
+        ({"rho": -3.0}, ("no", "yes", "skewed stepsizes")),
+        ({"rho": 0.2}, ("no", "none seen", "skewed stepsizes")),
+        ({"last": 50}, ("not decided", "none seen", "not decided")),
+        ({"b": "a"}, ("no", "none seen", "noise")),
+    ],
+    ids=str,
+)
+def test_the_four_questions_are_answered_from_the_decisions(make, columns, shorts):
+    trace = make(**{name: value for name, value in columns.items() if name != "b"})
+    if "b" in columns:  # b grows as a does: a noise ball
+        trace.column("b")[:] = trace.column("a")
+    said = answers(diagnose(trace))
+    assert tuple(answer.short for answer in said[:3]) == shorts
+    assert said[3].short.endswith("to try") or said[3].short == "nothing needed"
+    assert all(line.endswith(".") for answer in said for line in answer.lines)
+
+
+def test_an_undecided_run_says_how_much_is_missing(make):
+    trace = make(last=2000)
+    diagnosis = diagnose(trace)
+    assert diagnosis.verdict is Verdict.INCONCLUSIVE
+    assert re.search(r"About [\d\u202f]+ more steps would decide\.$", meaning(diagnosis))
+
+
+def test_a_loss_is_averaged_over_the_last_tenth_and_other_scalars_are_not(make):
+    trace = make(last=1000, records=400)
+    begin = max(i for i, step in enumerate(trace.steps) if step < 900)
+    scalar = trace.scalars["loss"]
+    mean = (scalar.total[-1] - scalar.total[begin]) / (scalar.count[-1] - scalar.count[begin])
+    assert final(trace) == f"loss {mean:.3g}"
+    trace.scalars = {"x": scalar}
+    assert final(trace) == f"x {scalar.last[-1]:.4g}"
+    trace.scalars = {}
+    assert final(trace) == "–"
+
+
+def test_a_row_names_the_optimizer_by_its_class(make):
+    trace = make()
+    line = row("run", trace, diagnose(trace))
+    assert (line.optimizer, line.steps, line.variance) == ("Adam", 100_000, "holds")
+    assert re.fullmatch(r"1\.0\d \[0\.\d\d, 1\.\d\d\]|\d\.\d\d \[.*\]", line.rho)
+
+
+def test_render_makes_the_folder_and_refuses_nothing_to_show(make, tmp_path):
+    path = render([("run", make(records=5))], tmp_path / "new" / "report.html")
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    with pytest.raises(ValueError, match="at least one pair"):
+        render([], tmp_path / "empty.html")
