@@ -145,7 +145,7 @@ def decide(e: Evidence) -> Verdict:
         (e.stalled, Verdict.STALLED),
         (violated and e.harm.decision is HarmDecision.HARMFUL, Verdict.BIASED),
         (e.variance.decision is Decision.VIOLATED, Verdict.NEIGHBOURHOOD),
-        (all(c.decision is Decision.HOLDS for c in (e.variance, e.bias, e.growth)), Verdict.CERTIFIED),
+        (e.certified, Verdict.CERTIFIED),
         (violated, Verdict.UNCERTIFIED),
     )
     return next((verdict for met, verdict in table if met), Verdict.INCONCLUSIVE)
@@ -158,6 +158,8 @@ def _reason(verdict: Verdict, e: Evidence) -> str:
     if verdict is not Verdict.INCONCLUSIVE:
         return meaning
     open_ones = [c.reason for c in (e.variance, e.bias, e.growth) if c.decision is Decision.INCONCLUSIVE]
+    if e.dormant and not open_ones:
+        open_ones = ["both conditions hold, but a is carried by dormant coordinates and not by those that learn"]
     return f"{meaning} {_sentence(next(iter(open_ones), 'stepsizes and gradients died out together'))}"
 
 

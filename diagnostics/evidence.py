@@ -27,6 +27,7 @@ from .trace import Trace
 
 Array = NDArray[np.float64]
 
+DORMANT = 100.0  # mean over median stepsize: exp(s²/2), so a lognormal spread of s = 3 is not enough
 GRADIENTS_ALIVE = 1e-3  # ‖g‖² down a thousandfold: the run has come to rest rather than stalled
 
 
@@ -61,6 +62,13 @@ class Evidence:
         return self.died_out and not self.gradients_left < GRADIENTS_ALIVE
 
     @property
+    def certified(self) -> bool:
+        """Whether both conditions hold and a grows, and a is that of coordinates that learn."""
+        return not self.dormant and all(
+            check.decision is Decision.HOLDS for check in (self.variance, self.bias, self.growth)
+        )
+
+    @property
     def first_row(self) -> int:
         """The index of the first judged record; 0 where nothing can be judged."""
         row = int(np.searchsorted(self.trace.steps, self.start))
@@ -80,6 +88,20 @@ class Evidence:
         before = column[self.first_row] if self.first_row else np.zeros(column.shape[1])
         with np.errstate(invalid="ignore"):
             return np.asarray(np.nan_to_num(column[-1] - before, nan=0.0, posinf=0.0, neginf=0.0))
+
+    def spread(self) -> Array:
+        """Return mean over median stepsize in the judged window, `(tensors,)`; 0 where unknown."""
+        if len(self.trace.steps) == 0:
+            return np.zeros(len(self.trace.tensors))
+        with np.errstate(all="ignore"):
+            spread = self.increment("a") / self.increment("active") / self.trace.column("e_p50")[-1]
+        return np.where(np.isfinite(spread), spread, 0.0)
+
+    @property
+    def dormant(self) -> bool:
+        """Whether coordinates with next to no gradient make up most of a, so that b/a and c+/a speak of them."""
+        share = self.increment("a") / max(float(self.increment("a").max(initial=0.0)), 1e-300)
+        return bool(share[self.spread() > DORMANT].sum() > 0.5 * share.sum())
 
 
 def gather(trace: Trace) -> Evidence:

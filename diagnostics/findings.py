@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .conditions import Decision
 from .drift import HarmDecision, judge_harm
-from .evidence import Evidence
+from .evidence import DORMANT, Evidence
 from .instability import trace_names
 from .trace import Event, Trace
 
@@ -23,7 +23,6 @@ Array = NDArray[np.float64]
 GAUSSIAN_RISE = 0.242  # c⁺/a = 0.242 (1-β2) under Gaussian noise, half of c/a (docs/theory.md 4.1, P6)
 EPS_SHARE = 0.1  # below that, eps moves too few coordinates to matter
 SPIKE = 5.0  # stationary gradients keep RMS_t near 1, a single Gaussian coordinate below 5
-DORMANT = 100.0  # mean over median stepsize: exp(s²/2), so a lognormal spread of s = 3 is not enough
 POOR_EFFICIENCY = 0.7
 ROUGH_SAMPLE = 0.1
 NOTHING = "Nothing to change."
@@ -113,8 +112,7 @@ def died_out(e: Evidence) -> Finding | None:
 
 def certificate(e: Evidence) -> Finding | None:
     """Report that both conditions hold while a grows."""
-    decisions = (e.variance.decision, e.bias.decision, e.growth.decision)
-    if any(decision is not Decision.HOLDS for decision in decisions):
+    if not e.certified:
         return None
     return Finding(
         "Certificate: theory lets these steps converge",
@@ -292,21 +290,17 @@ def eps_bound(e: Evidence) -> Finding | None:
 
 def dormant(e: Evidence) -> Finding | None:
     """Report tensors whose a is carried by a few coordinates with hardly any gradient."""
-    active = e.increment("active")
-    mean = np.divide(e.increment("a"), active, out=np.zeros_like(active), where=active > 0)
-    median = e.trace.column("e_p50")[-1] if len(e.trace.steps) else np.zeros_like(mean)
-    carried = mean > DORMANT * np.where(median > 0, median, np.inf)
+    spread = e.spread()
+    carried = spread > DORMANT
     if not carried.any():
         return None
-    worst = int(np.argmax(np.where(carried, mean / np.where(median > 0, median, np.inf), 0.0)))
+    worst = int(np.argmax(spread))
+    withheld = " Together they make up most of a, so no certificate is given." if e.dormant else ""
     return Finding(
         "Dormant coordinates carry a",
-        f"In {int(carried.sum())} of {len(carried)} tensors the mean stepsize is more than {DORMANT:g} "
-        f"times the "
-        f"median one, in {e.trace.tensors[worst].name} {mean[worst] / median[worst]:.2g} times: "
-        f"coordinates with "
-        f"next to no gradient make up most of a, so b/a and c+/a speak of them more than of those that "
-        f"learn.",
+        f"In {int(carried.sum())} of {len(carried)} tensors the mean stepsize is more than {DORMANT:g} times the "
+        f"median one, in {e.trace.tensors[worst].name} {spread[worst]:.2g} times: coordinates with next to no "
+        f"gradient make up most of a there, so b/a and c+/a speak of them more than of those that learn.{withheld}",
         "docs/theory.md 1.5",
         trace_names(e.trace, carried),
         e.window,

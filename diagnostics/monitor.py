@@ -96,17 +96,16 @@ class Monitor:
         if self._stood_aside:
             return
         for name, value in scalars.items():
-            if isinstance(value, torch.Tensor):
-                if value.numel() != 1:
-                    raise ValueError(
-                        f"`{name}` must be a number or a tensor with one element, got shape {tuple(value.shape)}; "
-                        "log its mean, say."
-                    )
-                if value.device.type != "cpu":
-                    self._recorder.add_scalar(name, value.detach().clone())
-                    continue
-                value = value.item()
-            self._recorder.add_scalar(name, float(value))
+            if not isinstance(value, torch.Tensor):
+                self._recorder.add_scalar(name, float(value))
+            elif value.numel() != 1:
+                raise ValueError(
+                    f"`{name}` must be a number or a tensor with one element, got shape {tuple(value.shape)}; "
+                    "log its mean, say."
+                )
+            else:
+                waits = value.device.type != "cpu"
+                self._recorder.add_scalar(name, value.detach().clone() if waits else value.item())
 
     @property
     def trace(self) -> Trace:
@@ -178,8 +177,7 @@ class Monitor:
         self._armed = False
         groups, states, step = self.optimizer.param_groups, self.optimizer.state, self.step + 1
         outcomes = {
-            w.after(groups[w.group], states.get(w.view.param, {}), step, self._proving)
-            for w in self._recorder.watchers
+            w.after(groups[w.group], states.get(w.view.param, {}), step, self._proving) for w in self._recorder.watchers
         }
         if Outcome.STEPPED not in outcomes:
             self._note_skip(outcomes)

@@ -177,7 +177,7 @@ class Recorder:
 
     def trace(self, groups: Mapping[str, list[float]]) -> Trace:
         """Return what the log holds, and the newest step with it; nothing is written."""
-        newest = [] if self._recorded == self.step or self.step == 0 else [self._record_row(groups)]
+        newest = [] if self.step in (0, self._recorded) else [self._record_row(groups)]
         return build_trace(self.meta, [*self.log.rows(), *newest, *self._drift_rows()])
 
     def _append(self, kind: str, facts: dict[str, Any], numbers: Array | None = None) -> None:
@@ -211,9 +211,7 @@ class Recorder:
             self.rms2_max[:] = np.nan_to_num(newest[:, COLUMNS.index("rms_max")]) ** 2
             self.scalars = {n: [s.last[-1], s.total[-1], s.count[-1]] for n, s in past.scalars.items()}
         self.schedule.widen(self.step)
-        self.begin_segment(
-            f"the run was reopened after step {self.step}; the harm test starts anew from here"
-        )
+        self.begin_segment(f"the run was reopened after step {self.step}; the harm test starts anew from here")
 
     def begin_segment(self, message: str) -> None:
         """Mark that what follows continues from `step`; later records of earlier segments are superseded."""

@@ -121,12 +121,7 @@ class SGD(Reader):
     def overwrites_gradient(view: View) -> bool:
         """Return whether torch's foreach form leaves g + momentum·buffer in `p.grad` (it does when it may)."""
         group = view.group
-        if (
-            group["maximize"]
-            or view.number("weight_decay") != 0
-            or group.get("fused")
-            or group["foreach"] is False
-        ):
+        if group["maximize"] or view.number("weight_decay") != 0 or group.get("fused") or group["foreach"] is False:
             return False
         if group["foreach"] is None:
             from torch.optim.optimizer import _default_to_fused_or_foreach
@@ -143,9 +138,7 @@ class Adam(Reader):
     def coefficients(self, view: View) -> Coefficients:
         """Bias corrections as gain and scale."""
         t, (beta1, beta2) = view.step, (view.beta(0), view.beta(1))
-        return Coefficients(
-            view.number("lr"), 1 / (1 - beta1**t), 1 / math.sqrt(1 - beta2**t), view.number("eps")
-        )
+        return Coefficients(view.number("lr"), 1 / (1 - beta1**t), 1 / math.sqrt(1 - beta2**t), view.number("eps"))
 
     def second_moment(self, view: View) -> Values:
         """Return v, or its running maximum with amsgrad."""
@@ -174,8 +167,7 @@ class NAdam(Adam):
     def direction(self, view: View) -> Values:
         """Return the weighted sum of gradient and momentum."""
         mu, mu_next = (
-            view.beta(0) * (1 - 0.5 * 0.96 ** (t * view.number("momentum_decay")))
-            for t in (view.step, view.step + 1)
+            view.beta(0) * (1 - 0.5 * 0.96 ** (t * view.number("momentum_decay"))) for t in (view.step, view.step + 1)
         )
         product = float(view.state["mu_product"])
         on_gradient, on_momentum = (1 - mu) / (1 - product), mu_next / (1 - product * mu_next)

@@ -132,7 +132,8 @@ def facts(trace: Trace, diagnosis: Diagnosis) -> list[tuple[str, str]]:
     lines = [
         ("optimizer", str(meta.get("optimizer", "–"))),
         *((f"group {i}", settings(group)) for i, group in enumerate(meta.get("hyperparameters", []))),
-        ("tensors", f"{diagnosis.tensors}, with {whole(diagnosis.coordinates)} coordinates"),
+        ("tensors", whole(diagnosis.tensors)),
+        ("parameters", whole(diagnosis.coordinates)),
         ("watched", watched(diagnosis, meta.get("seed"))),
         ("records", f"{len(trace.steps)} over {whole(diagnosis.steps)} steps"),
         ("judged", f"from step {whole(diagnosis.start)}"),

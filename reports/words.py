@@ -15,7 +15,7 @@ from .numerals import fixed, interval, number, sentence, whole
 ALARMS = (Verdict.BIASED, Verdict.UNSTABLE)
 """The verdicts that make a command end with 1."""
 
-MARKS = {
+MARKS: dict[Verdict | Decision, str] = {
     Verdict.CERTIFIED: "✓",
     Verdict.UNCERTIFIED: "○",
     Verdict.BIASED: "✕",
@@ -60,8 +60,8 @@ class Row:
     steps: int
     final: str
     """The last value of the scalar that says how far the run came, as in "loss 0.012"."""
-    variance: str
-    bias: str
+    variance: Decision
+    bias: Decision
     rho: str
     verdict: Verdict
 
@@ -73,8 +73,8 @@ def row(name: str, trace: Trace, diagnosis: Diagnosis) -> Row:
         optimizer=diagnosis.optimizer.rpartition(".")[2],
         steps=diagnosis.steps,
         final=final(trace),
-        variance=str(diagnosis.variance.decision),
-        bias=str(diagnosis.bias.decision),
+        variance=diagnosis.variance.decision,
+        bias=diagnosis.bias.decision,
         rho=rho(diagnosis.harm),
         verdict=diagnosis.verdict,
     )
@@ -112,7 +112,7 @@ def meaning(diagnosis: Diagnosis) -> str:
     verdict = diagnosis.verdict
     waits = [c.steps_needed for c in (diagnosis.variance, diagnosis.bias, diagnosis.growth) if c.steps_needed]
     if verdict is Verdict.INCONCLUSIVE and waits:
-        advice = f"About {whole(_rounded_up(max(waits)))} more steps would decide."
+        advice = f"Judging it takes about {whole(_rounded_up(max(waits)))} more steps."
     else:
         advice = ADVICE[verdict]
     return f"{sentence(MEANING[verdict])} {advice}"

@@ -1,4 +1,4 @@
-"""The direction of imports: reports → {synthetic, remedies} → diagnostics; the judges know neither torch nor monitor."""
+"""The direction of imports: reports → {synthetic, remedies} → diagnostics; the judges know no torch."""
 
 import ast
 from pathlib import Path

@@ -20,9 +20,7 @@ DATA = (".py", ".html", ".typed")
 
 def test_declared_packages_are_the_folders_with_an_init():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    found = {"stepscope"} | {
-        f"stepscope.{p.parent.name}" for room in ROOMS for p in (ROOT / room).rglob("__init__.py")
-    }
+    found = {"stepscope"} | {f"stepscope.{p.parent.name}" for room in ROOMS for p in (ROOT / room).rglob("__init__.py")}
     assert set(declared) == found
 
 
@@ -44,10 +42,7 @@ def test_every_module_imports_under_one_name():
 def test_importing_stepscope_loads_nothing_heavy():
     code = "import stepscope, sys; print([m for m in ('torch', 'numba', 'matplotlib', 'scipy') if m in sys.modules])"
     assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "[]"
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
 
 
@@ -61,8 +56,7 @@ def test_wheel_and_sdist_hold_every_file_and_the_wheel_works_elsewhere(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     expected = {
-        str(f.relative_to(ROOT)) if f.parent.name == "stepscope" else f"stepscope/{f.relative_to(ROOT)}"
-        for f in files
+        str(f.relative_to(ROOT)) if f.parent.name == "stepscope" else f"stepscope/{f.relative_to(ROOT)}" for f in files
     }
     assert expected <= names
     with tarfile.open(sdist) as archive:

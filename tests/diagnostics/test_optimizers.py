@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 
@@ -124,9 +123,7 @@ def twin_stepsizes(optimizer, param, group, t, before):
     if kind is O.Adadelta:
         old = before.get("acc_delta", [0.0] * param.numel())
         eps = group["eps"]
-        return [
-            lr * math.sqrt(d + eps) / math.sqrt(s + eps) for d, s in zip(old, flat("square_avg"), strict=True)
-        ]
+        return [lr * math.sqrt(d + eps) / math.sqrt(s + eps) for d, s in zip(old, flat("square_avg"), strict=True)]
     if kind is O.RAdam:
         b1, b2 = group["betas"]
         inf = 2 / (1 - b2) - 1
@@ -135,8 +132,7 @@ def twin_stepsizes(optimizer, param, group, t, before):
             return [lr / (1 - b1**t)] * param.numel()
         rect = math.sqrt((rho - 4) * (rho - 2) * inf / ((inf - 4) * (inf - 2) * rho))
         return [
-            lr * rect * math.sqrt(1 - b2**t) / (1 - b1**t) / (math.sqrt(v) + group["eps"])
-            for v in flat("exp_avg_sq")
+            lr * rect * math.sqrt(1 - b2**t) / (1 - b1**t) / (math.sqrt(v) + group["eps"]) for v in flat("exp_avg_sq")
         ]
     if kind is O.ASGD:
         return [before.get("eta", lr)] * param.numel()
@@ -174,9 +170,7 @@ def test_the_accumulators_equal_a_plain_python_twin(rule, settings):
                 for p in group["params"]:
                     if p.grad is None:
                         continue
-                    total = sums.setdefault(
-                        names[id(p)], dict.fromkeys(("a", "b", "c", "c_plus", "e2", "delta2"), 0.0)
-                    )
+                    total = sums.setdefault(names[id(p)], dict.fromkeys(("a", "b", "c", "c_plus", "e2", "delta2"), 0.0))
                     t = monitors[0].step + 1
                     e = twin_stepsizes(optimizer, p, group, t, before[p])
                     g = (start[p, "g"] + l2 * start[p]).reshape(-1).tolist()
@@ -224,9 +218,7 @@ def test_the_parts_of_the_oscillation_add_up():
         if t in (1, 300):
             ends.append(monitor._recorder.watchers[0].accumulator.stepsizes().sum())
     trace = monitor.trace
-    value = {
-        name: trace.total(name)[-1] for name in ("c", "c_plus", "c_lr", "c_bias", "c_v", "rise_lr", "rise_v")
-    }
+    value = {name: trace.total(name)[-1] for name in ("c", "c_plus", "c_lr", "c_bias", "c_v", "rise_lr", "rise_v")}
     assert 2 * value["c_plus"] - value["c"] == pytest.approx(ends[1] - ends[0], rel=1e-9)
     assert value["c"] <= value["c_lr"] + value["c_bias"] + value["c_v"]
     # A falling rate and a growing maximum never raise a stepsize: every rise is the bias correction's.

@@ -271,6 +271,7 @@ def test_names_are_cut_where_they_agree():
     [
         ("Rho = -0.98 with interval [-1.2, -0.7]", "ρ = −0.98 with interval [−1.2, −0.7]"),
         ("c+/a -> 0 at beta2 = 0.99", "c⁺/a → 0 at β2 = 0.99"),
+        ("at this beta2. Then", "at this β2. Then"),
         ("like t^-0.50", "like t^−0.50"),
         ("from 1.03e-07 to 2e+10", "from 1.03·10⁻⁷ to 2·10¹⁰"),
         ("in rho.weight and my.beta1.bias", "in rho.weight and my.beta1.bias"),

@@ -211,7 +211,7 @@ def test_an_undecided_run_says_how_much_is_missing(make):
     trace = make(last=2000)
     diagnosis = diagnose(trace)
     assert diagnosis.verdict is Verdict.INCONCLUSIVE
-    assert re.search(r"About [\d\u202f]+ more steps would decide\.$", meaning(diagnosis))
+    assert re.search(r"Judging it takes about [\d\u202f]+ more steps\.$", meaning(diagnosis))
 
 
 def test_a_loss_is_averaged_over_the_last_tenth_and_other_scalars_are_not(make):
