@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from .stepsizes import Reader
+from .trace import COLUMNS
 
 FORMAT = 1
 
@@ -56,6 +57,7 @@ def describe(optimizer: torch.optim.Optimizer, coordinates: int | str, seed: int
         "hyperparameters": [hyperparameters(group) for group in optimizer.param_groups],
         "coordinates": coordinates,
         "seed": seed,
+        "columns": list(COLUMNS),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
             "stepscope": installed_version(),

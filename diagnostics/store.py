@@ -86,6 +86,10 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 def build_trace(meta: dict[str, Any], rows: Iterable[Row]) -> Trace:
     """Return the trace that a log tells; what a later segment took back is left out."""
+    if meta.get("columns", list(COLUMNS)) != list(COLUMNS):
+        raise ValueError(
+            f"its records have the columns {meta['columns']}, expected {list(COLUMNS)}: another version wrote them"
+        )
     by_kind: dict[str, list[Row]] = {}
     for row in in_force(list(rows)):
         by_kind.setdefault(row.kind, []).append(row)
