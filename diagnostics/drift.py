@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 K = 8
-"""Stretches in the window: fewer leave no degrees of freedom, more are too short for periodic data."""
+"""Fewest stretches in the window, which holds K to 2K-1: fewer leave no degrees of freedom, many more are too short."""
 LEVEL = 0.95
 UNSUPPORTED = 4.0  # square of the speed ratio: drifting at twice the speed that the mean gradient can explain
 MASS, PULL, STEP = 2, 1, 0  # rows of `Stretches.current`: Σ e, Σ g, Σ e g
@@ -55,17 +55,17 @@ class Harm:
 
 
 class Stretches:
-    """2k equal stretches of per-coordinate sums of e g, g and e; when all are full, neighbours merge.
+    """At most 4K equal stretches of per-coordinate sums of e g, g and e; when all are full, neighbours merge.
 
-    The last k full ones are always the last half of the run, to within a stretch, and nothing is kept per
-    step. Closed stretches are held in float32: each sum is rounded once per merge (6e-8 of itself), far below
-    the noise that the test weighs, and the memory halves.
+    The newer half of them is always the last half of the run, to within a stretch, and nothing is kept per step. Closed
+    stretches are held in float32: each sum is rounded once per merge (6e-8 of itself), far below the noise that the
+    test weighs, and the memory halves.
     """
 
     def __init__(self, coords: int) -> None:
         self.current: Array = np.zeros((3, coords))
         """Rows Σ e g, Σ g, Σ e of the open stretch; the caller adds each step's numbers in place."""
-        self.closed: NDArray[np.float32] = np.zeros((2 * K, 3, coords), dtype=np.float32)
+        self.closed: NDArray[np.float32] = np.zeros((4 * K, 3, coords), dtype=np.float32)
         self.full = 0
         self.length = 1
         self.taken = 0
@@ -79,9 +79,9 @@ class Stretches:
             self.closed[self.full] = self.current
             self.current[:] = 0.0
             self.full, self.taken = self.full + 1, 0
-            if self.full == 2 * K:
-                np.add(self.closed[0::2], self.closed[1::2], out=self.closed[:K])
-                self.full, self.length = K, 2 * self.length
+            if self.full == 4 * K:
+                np.add(self.closed[0::2], self.closed[1::2], out=self.closed[: 2 * K])
+                self.full, self.length = 2 * K, 2 * self.length
 
     def gram(self, sizes: Sequence[tuple[int, float]]) -> tuple[tuple[int, int], Array, Array, Array] | None:
         """Return the window and ⟨d_i, d_j⟩, ⟨d_i, g_j⟩, ⟨g_i, g_j⟩ per tensor, each `(tensors, k, k)`.
@@ -89,18 +89,19 @@ class Stretches:
         The window is (first, last) in calls of `advance`, counted from 1. Coordinates are laid out tensor
         after tensor; `sizes` holds each tensor's number of coordinates and the scale from the watched to all
         of them. Coordinates that took no step in the window, or hold a non-finite sum, contribute nothing.
-        None before k stretches are full.
+        None before 2K stretches are full.
         """
-        if self.full < K:
+        k = self.full // 2
+        if k < K:
             return None
-        window = self.closed[self.full - K : self.full]
-        grams = np.zeros((3, len(sizes), K, K))
+        window = self.closed[self.full - k : self.full]
+        grams = np.zeros((3, len(sizes), k, k))
         end = 0
         for tensor, (count, scale) in enumerate(sizes):
             begin, end = end, end + count
             grams[:, tensor] = scale * _grams(window[:, :, begin:end].astype(np.float64) / self.length)
         last = self.full * self.length
-        return (last - K * self.length + 1, last), grams[0], grams[1], grams[2]
+        return (last - k * self.length + 1, last), grams[0], grams[1], grams[2]
 
     def extend(self, coords: int) -> None:
         """Make room for `coords` more coordinates, which have not stepped so far; replaces `current`."""

@@ -192,12 +192,12 @@ def test_the_thresholds_of_the_rule(slope, decision):
 
 def test_the_numbers_of_the_harm_test():
     theory = text("docs/theory.md")
-    assert f"k = {drift.K}" in theory
-    assert f"({drift.student_t(drift.K - 1):.2f})" in theory
+    assert f"k = {drift.K} to {2 * drift.K - 1}" in theory
+    assert f"({drift.student_t(drift.K - 1):.2f} at k = {drift.K})" in theory
     assert f"U(d, d) − {drift.UNSUPPORTED:.0f} U(g, g)" in theory
 
 
-def test_the_window_of_the_harm_test_is_the_last_half_to_all_of_the_run():
+def test_the_window_of_the_harm_test_is_the_last_half_of_the_run():
     stretches = drift.Stretches(1)
     shares = []
     for step in range(1, 3000):
@@ -207,8 +207,8 @@ def test_the_window_of_the_harm_test_is_the_last_half_to_all_of_the_run():
             first, last = window[0]
             assert step - last < stretches.length
             shares.append((last - first + 1) / step)
-    assert min(shares) == pytest.approx(0.5, abs=0.01)
-    assert max(shares) == 1.0
+    assert min(shares) == pytest.approx(0.5, abs=1 / 16)
+    assert max(shares) == pytest.approx(0.5, abs=1 / 16)
 
 
 def test_the_gaussian_floors_of_p6():

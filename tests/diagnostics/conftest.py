@@ -49,17 +49,18 @@ def record_steps(last: int, even: int = 400) -> NDArray[np.int64]:
 
 
 def naive_drift(g: Array, e: Array, scales: Array, owner: NDArray[np.int64]) -> DriftRecord | None:
-    """Write the Gram matrices of the last K stretches from the full streams `(steps, coords)`, with loops."""
+    """Write the Gram matrices of the newer half of the stretches from full streams `(steps, coords)`, with loops."""
     last = len(g)
     length = 1
-    while last // length >= 2 * K:
+    while last // length >= 4 * K:
         length *= 2
     full = last // length
-    if full < K:
+    k = full // 2
+    if k < K:
         return None
-    windows = [slice((full - K + i) * length, (full - K + i + 1) * length) for i in range(K)]
+    windows = [slice((full - k + i) * length, (full - k + i + 1) * length) for i in range(k)]
     tensors = int(owner.max()) + 1
-    dd, dg, gg = np.zeros((3, tensors, K, K))
+    dd, dg, gg = np.zeros((3, tensors, k, k))
     mass = np.mean([e[w].mean(axis=0) for w in windows], axis=0)
     pull = np.array([g[w].mean(axis=0) for w in windows])
     step = np.array([(e[w] * g[w]).mean(axis=0) for w in windows])
@@ -69,7 +70,7 @@ def naive_drift(g: Array, e: Array, scales: Array, owner: NDArray[np.int64]) -> 
         dd[owner[c]] += weight * np.outer(d, d)
         dg[owner[c]] += weight * np.outer(d, p)
         gg[owner[c]] += weight * np.outer(p, p)
-    return DriftRecord((full - K) * length + 1, full * length, dd, dg, gg)
+    return DriftRecord((full - k) * length + 1, full * length, dd, dg, gg)
 
 
 @dataclass

@@ -293,7 +293,7 @@ def test_harm_names_its_tensors_and_steps(worlds):
     diagnosis = diagnose(both.trace())
     assert str(diagnosis.verdict) == "biased"
     assert finding(diagnosis, "Harm:").tensors == ("layer1.weight",)
-    assert finding(diagnosis, "Harm:").steps == (32_769, 98_304)
+    assert finding(diagnosis, "Harm:").steps == (49_153, 98_304)
 
 
 def test_small_findings(healthy):

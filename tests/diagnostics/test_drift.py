@@ -51,7 +51,7 @@ def grams(d, g):
 # twins
 
 
-@pytest.mark.parametrize("steps", [8, 15, 16, 17, 31, 100, 255, 256, 257, 413])
+@pytest.mark.parametrize("steps", [16, 17, 31, 32, 33, 100, 255, 256, 257, 413])
 def test_stretches_match_the_full_streams(worlds, steps):
     g, e = streams(steps, steps, 7)
     (first, last), *got = fill(g, e).gram([(3, 2.0), (0, 1.0), (4, 1.5)])
@@ -66,14 +66,13 @@ def test_the_window_is_the_last_half():
     stretches = Stretches(1)
     for step in range(1, 3000):
         stretches.advance()
-        if step < K:
+        if step < 2 * K:
             assert stretches.gram([(1, 1.0)]) is None
             continue
         (first, last), *_ = stretches.gram([(1, 1.0)])
         assert step - last < stretches.length
-        assert (last - first + 1) == K * stretches.length
-        assert first <= step / 2 + 1 or step < 2 * K
-        assert last - first + 1 >= step / 2 - stretches.length
+        assert abs((last - first + 1) - step / 2) <= stretches.length
+        assert first > step / 2 - stretches.length
 
 
 def naive_jackknife(matrices):
