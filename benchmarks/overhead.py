@@ -46,7 +46,7 @@ BLOCK_SECONDS = 0.5
 FEWEST_PAIRS = 2
 COAST = 256  # records are dense at first, which a run's average hardly sees: they pass before the clock starts
 KEEP_PAGES = {f"MALLOC_{name}_": str(8 << 30) for name in ("MMAP_THRESHOLD", "TRIM_THRESHOLD")}
-"""glibc keeps freed pages: with page faults in the plain loop, plain against plain scatters by ±15 %, without by ±3 %."""
+"""glibc keeps freed pages: page faults in the plain loop make plain against plain scatter by ±15 %, else ±3 %."""
 HEADINGS = ("method", "ms plain → with", "ratio [q1–q3]", "mean", "target", "MB")
 NOTE = "ratio: median over pairs of blocks; mean: all time over all time; MB: peak memory above the plain process's."
 

@@ -223,10 +223,8 @@ def finite_horizon(condition: Condition) -> Condition:
     """Return the variance condition of an annealed run: not testable inside it, whatever the ratios do."""
     last = f"q_T = {condition.ratios[-1]:.3g}" if len(condition.ratios) else "q_T is not known"
     reason = (
-        f"finite horizon: the learning rate is annealed towards the end of this run, so b/a is small "
-        f"there because "
-        f"the rate is, and no limit can be read from one run; {last}. Compare q_T of runs planned for T, "
-        f"2T and 4T."
+        "finite horizon: the learning rate is annealed towards the end of this run, so b/a is small there because "
+        f"the rate is, and no limit can be read from one run; {last}. Compare q_T of runs planned for T, 2T and 4T."
     )
     return replace(condition, decision=Decision.INCONCLUSIVE, reason=reason, steps_needed=None)
 

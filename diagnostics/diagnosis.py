@@ -78,8 +78,7 @@ class Diagnosis:
 
     def _head(self) -> list[str]:
         facts = (
-            f"{self.steps} steps of {self.optimizer}, {self.tensors} tensor(s), {self.watched} of "
-            f"{self.coordinates} "
+            f"{self.steps} steps of {self.optimizer}, {self.tensors} tensor(s), {self.watched} of {self.coordinates} "
             f"coordinates watched; judged from step {self.start}."
         )
         return [f"Verdict: {self.verdict}", *_wrap(self.reason), "", *_wrap(facts), ""]

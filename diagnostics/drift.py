@@ -228,14 +228,12 @@ def _decide(rho: float, interval: tuple[float, float] | None, z: float, t: float
             return HarmDecision.HARMLESS, f"{measured} lies above 0: the steps descend."
     if z > t:
         return HarmDecision.HARMFUL, (
-            f"unsupported drift: z = {z:.2f} > {t:.2f}; the steps drift more than twice as fast as any "
-            f"mean gradient "
-            f"that these noisy steps leave room for."
+            f"unsupported drift: z = {z:.2f} > {t:.2f}; the steps drift more than twice as fast as any mean gradient "
+            "that these noisy steps leave room for."
         )
     if interval is not None:
         return HarmDecision.INCONCLUSIVE, f"{measured} contains 0: it decides nothing."
     return HarmDecision.INCONCLUSIVE, (
-        f"the mean gradient is not resolved against the noise, so rho decides nothing; no unsupported "
-        f"drift either "
+        "the mean gradient is not resolved against the noise, so rho decides nothing; no unsupported drift either "
         f"(z = {z:.2f}, needs {t:.2f})."
     )

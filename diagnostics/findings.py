@@ -35,11 +35,9 @@ RISING_PARTS = {
 RISING_ADVICE = {
     "rise_lr": "The schedule raises the learning rate again and again; the optimizer is not at fault.",
     "rise_bias": "That is how torch's AMSGrad warms up, not a defect: it divides the largest uncorrected "
-    "second "
-    "moment by today's bias correction. It fades after a few multiples of 1/(1-beta2) steps.",
+    "second moment by today's bias correction. It fades after a few multiples of 1/(1-beta2) steps.",
     "rise_v": "amsgrad=True, AdaFom or a beta2 that tends to 1 would give a certificate; a larger beta2 "
-    "makes "
-    "the rises smaller.",
+    "makes the rises smaller.",
 }
 
 
@@ -130,11 +128,9 @@ def noise_ball(e: Evidence) -> Finding | None:
     also = " The bias condition is violated as well, see there." if e.bias.decision is Decision.VIOLATED else ""
     return Finding(
         "Neighbourhood: the noise of the steps does not die out",
-        f"{_sentence(e.variance.reason)} With a constant learning rate and noisy gradients b/a tends to a "
-        f"constant "
-        f"for EVERY method, SGD included: the run settles in a noise ball (or a limit cycle) whose size "
-        f"follows "
-        f"q_T = {e.variance.ratios[-1]:.3g}. That is not divergence.{also}",
+        f"{_sentence(e.variance.reason)} With a constant learning rate and noisy gradients b/a tends to a constant "
+        "for EVERY method, SGD included: the run settles in a noise ball (or a limit cycle) whose size follows q_T "
+        f"= {e.variance.ratios[-1]:.3g}. That is not divergence.{also}",
         "docs/theory.md 4.1, P4",
         (),
         e.window,
@@ -162,13 +158,14 @@ def rises(e: Evidence) -> Finding | None:
         return None
     parts = {name: abs(float(e.increment(name).sum())) for name in RISING_PARTS}
     whole = sum(parts.values())
-    shares = [f"{parts[n] / whole:.0%} come from {words}" for n, words in RISING_PARTS.items() if parts[n] > 0]
+    shares = [
+        f"{parts[n] / whole:.0%} come from {words}" for n, words in RISING_PARTS.items() if parts[n] > 0.005 * whole
+    ]
     origin = f" Of the rises, {', '.join(shares)}." if shares else ""
     return Finding(
         "No certificate: the stepsizes keep rising",
-        f"{_sentence(e.bias.reason)}{origin}{_gaussian(e)} The condition is sufficient, not necessary: a "
-        f"violation "
-        f"means no certificate, not divergence; whether the rises do harm is measured apart.",
+        f"{_sentence(e.bias.reason)}{origin}{_gaussian(e)} The condition is sufficient, not necessary: a violation "
+        "means no certificate, not divergence; whether the rises do harm is measured apart.",
         "docs/theory.md 4.1, P6",
         _largest(e, e.increment("c_plus")),
         e.window,
@@ -235,9 +232,8 @@ def survived(e: Evidence) -> Finding | None:
         return None
     return Finding(
         "Non-finite gradients, survived",
-        f"NaN or infinite values came up in {counted.sum():.0f} coordinate-steps and {len(events)} "
-        f"events; the "
-        f"parameters are finite now.",
+        f"NaN or infinite values came up in {counted.sum():.0f} coordinate-steps and {len(events)} events; the "
+        "parameters are finite now.",
         "docs/theory.md 4.1, P10",
         tuple(dict.fromkeys([*trace_names(e.trace, counted > 0), *_tensors(events)])),
         _span(events),
@@ -258,9 +254,8 @@ def spikes(e: Evidence) -> Finding | None:
     return Finding(
         "Gradient spikes that the second moment did not foresee",
         f"RMS_t, near 1 where gradients are stationary, reached {largest[worst]:.3g} in "
-        f"{e.trace.tensors[worst].name}; {int(spiked.sum())} of {len(spiked)} tensors passed {SPIKE:g}. "
-        f"Such a step "
-        f"is up to that many times longer than usual.",
+        f"{e.trace.tensors[worst].name}; {int(spiked.sum())} of {len(spiked)} tensors passed {SPIKE:g}. Such a step "
+        "is up to that many times longer than usual.",
         "docs/theory.md 3, R12",
         trace_names(e.trace, spiked),
         e.window,
@@ -277,8 +272,7 @@ def eps_bound(e: Evidence) -> Finding | None:
     worst = int(np.argmax(share))
     return Finding(
         "eps decides the stepsize",
-        f"In {int((share > EPS_SHARE).sum())} of {len(share)} tensors eps is larger than the root it is "
-        f"added to in "
+        f"In {int((share > EPS_SHARE).sum())} of {len(share)} tensors eps is larger than the root it is added to in "
         f"more than {EPS_SHARE:.0%} of the coordinate-steps, most of all in {e.trace.tensors[worst].name} "
         f"({share[worst]:.0%}). There the method is SGD with momentum at the rate lr/eps.",
         "docs/theory.md 4.1, P10",
@@ -299,7 +293,7 @@ def dormant(e: Evidence) -> Finding | None:
     return Finding(
         "Dormant coordinates carry a",
         f"In {int(carried.sum())} of {len(carried)} tensors the mean stepsize is more than {DORMANT:g} times the "
-        f"median one, in {e.trace.tensors[worst].name} {spread[worst]:.2g} times: coordinates with next to no "
+        f"median one, in {e.trace.tensors[worst].name} {spread[worst]:.0f} times: coordinates with next to no "
         f"gradient make up most of a there, so b/a and c+/a speak of them more than of those that learn.{withheld}",
         "docs/theory.md 1.5",
         trace_names(e.trace, carried),

@@ -126,6 +126,7 @@ def demo(directory: Path, report: Path, quick: bool = False) -> int:
 
     Returns 0 even though Adam loses its game: here that is the expected result.
     """
+    torch.set_num_threads(1)  # tensors this small are slower on more
     console = Console()
     runs: list[tuple[str, Trace]] = []
     columns = (TextColumn("{task.description:20}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
