@@ -15,18 +15,30 @@ A coordinate counts from its first non-zero second moment: until then the optimi
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numba
 import numpy as np
+import torch
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import carray  # type: ignore[attr-defined]
+from numba.core import types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from .sampling import Coordinates
 from .trace import SUMS
 
 Array = NDArray[np.float64]
 
+Compiled = TypeVar("Compiled", bound=Callable[..., None])
+
 PER_COORDINATE = 4
 """a, b, c and c_plus are also kept per coordinate, for the standard errors of a sample."""
+ACTIVE, RMS2, STEPS = (SUMS.index(name) for name in ("active", "rms2", "steps"))
+BLOCK = 4096
+"""Coordinates that the compiled loop holds at a time; four arrays of them lie in a first- or second-level cache."""
 
 
 class Coefficients(NamedTuple):
@@ -38,29 +50,100 @@ class Coefficients(NamedTuple):
     eps: float
 
 
-class Accumulator:
-    """The running sums of one tensor's watched coordinates.
+class Accumulators:
+    """The running sums of all watched tensors, one row a tensor, so that a step takes one call of compiled code.
 
-    `last` holds the newest step's sums over coordinates, one number per name in `SUMS`; `drift` is the open stretch
-    of the harm test for the first coordinates, shape `(3, lead)`. `attach` makes both views of their owner's arrays.
+    `last` has the newest step's sums over coordinates, shape `(tensors, len(SUMS))`. `stretch` is the open stretch of
+    the harm test, `(3, coordinates)`, which the first coordinates of every tensor add to.
     """
 
-    def __init__(self, coordinates: int, keep_each: bool) -> None:
-        self.root = np.zeros(coordinates)
-        """sqrt(v) of the newest step, zero before the first."""
-        self.each = np.zeros((PER_COORDINATE, coordinates if keep_each else 0))
-        """a, b, c and c_plus per coordinate, where the standard error of a sample needs them."""
-        self.then: Coefficients | None = None
-        self.attach(np.zeros(len(SUMS)), np.zeros((3, 0)))
+    def __init__(self) -> None:
+        self.last = np.zeros((0, len(SUMS)))
+        self._root, self._each = np.zeros(0), np.zeros((PER_COORDINATE, 0))
+        self._index, self._lead = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._scratch, self._unkept = np.zeros((2, BLOCK)), np.zeros((PER_COORDINATE, BLOCK))
+        self._layout, self._jobs = np.zeros((0, 4), np.int64), np.zeros((0, 4), np.int64)
+        self._now = self._then = np.zeros((0, 4))
+        self._held: list[tuple[Array, Array]] = []
+        """Arrays that a job points to."""
 
-    def attach(self, last: Array, drift: Array) -> None:
-        """Write from now on into these arrays."""
-        self.last, self.drift = last, drift
+    def extend(self, coordinates: Sequence[Coordinates]) -> list[Accumulator]:
+        """Make room for more tensors; return a handle for every row, the old ones included."""
+        more = len(coordinates)
+        sizes = [(c.watched, 0 if c.index is None else c.watched, c.numel, c.lead) for c in coordinates]
+        self._layout = np.concatenate([self._layout, np.array(sizes, np.int64).reshape(-1, 4)])
+        self._index = np.concatenate([self._index, *(c.index for c in coordinates if c.index is not None)])
+        watched, sampled = self._layout[:, 0], self._layout[:, 1]
+        self._lead = np.concatenate([self._lead, *(c.lead_index for c in coordinates)])
+        self._root = np.pad(self._root, (0, watched.sum() - len(self._root)))
+        self._each = np.pad(self._each, ((0, 0), (0, sampled.sum() - self._each.shape[1])))
+        self.last, self._now, self._then = (np.pad(x, ((0, more), (0, 0))) for x in (self.last, self._now, self._then))
+        self._jobs = np.pad(self._jobs, ((0, more), (0, 0)))
+        root, each = np.split(self._root, watched.cumsum()[:-1]), np.split(self._each, sampled.cumsum()[:-1], axis=1)
+        rows = zip(root, each, self.last, self._jobs, self._now, self._then, strict=True)
+        return [Accumulator(r, e, last, job, now, then, self._held) for r, e, last, job, now, then in rows]
 
-    def add(self, v: NDArray[np.floating], g: NDArray[np.floating], now: Coefficients) -> None:
-        """Add one step with second moment `v` and gradient `g`, both `(coordinates,)`."""
-        accumulate(v, g, self.root, self.each, self.drift, now, self.then or now, self.last)
-        self.then = now
+    def add(self, stretch: Array) -> None:
+        """Add the step that the handles were given, and forget it."""
+        accumulate_all(
+            self._jobs,
+            self._layout,
+            self._index,
+            self._lead,
+            self._root,
+            self._each,
+            self._unkept,
+            stretch,
+            self._now,
+            self._then,
+            self._scratch,
+            self.last,
+        )
+        self._held.clear()
+
+    def clear(self) -> None:
+        """Forget what the handles were given, after a step that went wrong."""
+        self._jobs[:] = 0
+        self._held.clear()
+
+
+class Accumulator:
+    """One tensor's row: what it is given of a step, and what it has summed up."""
+
+    def __init__(  # noqa: PLR0917 - rows of the arrays of `Accumulators`
+        self,
+        root: Array,
+        each: Array,
+        last: Array,
+        job: NDArray[np.int64],
+        now: Array,
+        then: Array,
+        held: list[tuple[Array, Array]],
+    ) -> None:
+        self.root = root
+        """sqrt(v) of the newest step, `(watched,)`; zero before the first."""
+        self.each = each
+        """a, b, c and c_plus per coordinate of a sample, `(4, watched)`; `(4, 0)` where all are watched."""
+        self.last, self.then = last, then
+        self._job, self._now = job, now
+        self._held = held
+
+    def point(self, v: torch.Tensor | None, g: torch.Tensor, now: Coefficients) -> None:
+        """Take this step from whole contiguous tensors in memory, `v` None for 1; they must outlive `add`."""
+        self._job[:] = 0 if v is None else v.data_ptr(), g.data_ptr(), g.element_size(), 0
+        self._now[:] = now
+
+    def hold(self, v: NDArray[np.floating], g: NDArray[np.floating], now: Coefficients) -> None:
+        """Take this step from arrays of the watched coordinates, `(watched,)`."""
+        held = np.ascontiguousarray(v, np.float64), np.ascontiguousarray(g, np.float64)
+        self._held.append(held)
+        self._job[:] = held[0].ctypes.data, held[1].ctypes.data, 8, 1
+        self._now[:] = now
+
+    def idle(self) -> None:
+        """Take nothing from this step."""
+        self.last[:] = 0.0
+        self._job[:] = 0
 
     def forget(self) -> None:
         """Compare the next stepsize with nothing: what comes is not the successor of what was."""
@@ -68,27 +151,119 @@ class Accumulator:
 
     def stepsizes(self) -> Array:
         """Return the newest stepsizes of the coordinates that have taken a step, in no special order."""
-        if self.then is None:
-            return np.empty(0)
-        root = self.root[self.root > 0]
-        stepsizes: Array = self.then.lr * (self.then.gain / (self.then.scale * root + self.then.eps))
+        lr, gain, scale, eps = self.then
+        stepsizes: Array = lr * (gain / (scale * self.root[self.root > 0] + eps))
         return stepsizes
+
+
+def compiled(**options: Any) -> Callable[[Compiled], Compiled]:
+    """Compile with numba, kept on disk for the next process where a place for that can be written."""
+
+    def decorate(function: Compiled) -> Compiled:
+        try:
+            kept: Compiled = numba.njit(cache=True, **options)(function)
+        except RuntimeError:
+            kept = numba.njit(**options)(function)
+        return kept
+
+    return decorate
+
+
+@intrinsic
+def pointer(typing_context: Any, address: Any) -> Any:
+    """Turn an address into a pointer that `numba.carray` takes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), generate
+
+
+@compiled()
+def load(  # noqa: PLR0917 - called by position
+    address: int, size: int, index: NDArray[np.int64], numel: int, begin: int, out: Array
+) -> None:
+    """Copy coordinates begin, begin + 1, … of the tensor at `address` to `out` as float64; those of `index` if given.
+
+    `size` is that of an element in bytes, 4 or 8; an `address` of zero stands for ones.
+    """
+    if address == 0:
+        out[:] = 1.0
+    elif size == 4:
+        single = carray(pointer(address), numel, np.float32)  # type: ignore[call-arg]
+        for i in range(len(out)):
+            out[i] = single[index[begin + i]] if len(index) else single[begin + i]
+    else:
+        double = carray(pointer(address), numel, np.float64)  # type: ignore[call-arg]
+        for i in range(len(out)):
+            out[i] = double[index[begin + i]] if len(index) else double[begin + i]
+
+
+@compiled(error_model="numpy")
+def accumulate_all(  # noqa: PLR0917 - called with arrays by position
+    jobs: NDArray[np.int64],
+    layout: NDArray[np.int64],
+    index: NDArray[np.int64],
+    lead: NDArray[np.int64],
+    root: Array,
+    each: Array,
+    unkept: Array,
+    stretch: Array,
+    now: Array,
+    then: Array,
+    scratch: Array,
+    last: Array,
+) -> None:
+    """Add one step of every tensor that has a job, and take the jobs off the list."""
+    v, g = scratch[0], scratch[1]
+    none = np.empty(0, np.int64)
+    at = at_sampled = at_lead = 0
+    for p in range(len(jobs)):
+        watched, sampled, numel, leading = layout[p]
+        v_address, g_address, size, gathered = jobs[p]
+        if size > 0:
+            chosen = none if gathered else index[at_sampled : at_sampled + sampled]
+            last[p] = 0.0
+            for begin in range(0, watched, BLOCK):
+                end = min(begin + BLOCK, watched)
+                n = end - begin
+                load(v_address, size, chosen, numel, begin, v[:n])
+                load(g_address, size, chosen, numel, begin, g[:n])
+                # Rows by name, each in one piece: only then does the compiler use vector lanes.
+                kept, a, z = (each, at_sampled + begin, at_sampled + end) if sampled else (unkept, 0, n)
+                rows = (kept[0, a:z], kept[1, a:z], kept[2, a:z], kept[3, a:z])
+                accumulate(v[:n], g[:n], root[at + begin : at + end], rows, now[p], then[p], last[p])
+            # The members of the harm test: the first of a sample, and a sample of their own where all are watched.
+            members = lead[at_lead : at_lead + leading] if gathered or not sampled else chosen[:leading]
+            load(v_address, size, members, numel, 0, v[:leading])
+            load(g_address, size, members, numel, 0, g[:leading])
+            drift(v[:leading], g[:leading], now[p], stretch[:, at_lead : at_lead + leading])
+            last[p, RMS2] = last[p, RMS2] / last[p, ACTIVE] if last[p, ACTIVE] > 0 else 0.0
+            last[p, STEPS] = 1.0
+            then[p] = now[p]
+            jobs[p, 2] = 0
+        at, at_sampled, at_lead = at + watched, at_sampled + sampled, at_lead + leading
+
+
+@compiled(error_model="numpy")
+def drift(v: Array, g: Array, now: Array, stretch: Array) -> None:
+    """Add e·g, g and e of the first coordinates to the open stretch of the harm test."""
+    lr, gain, scale, eps = now
+    for i in range(len(v)):
+        if 0.0 < v[i] < math.inf and abs(g[i]) < math.inf:
+            e = lr * (gain / (scale * math.sqrt(v[i]) + eps))
+            stretch[0, i] += e * g[i]
+            stretch[1, i] += g[i]
+            stretch[2, i] += e
 
 
 # reassoc lets the sums run in vector lanes. No contraction: a fused multiply-add would make e_t - e_{t-1} of two
 # equal stepsizes differ from zero, and c = 0 is a statement that users rely on.
-@numba.njit(cache=True, fastmath={"reassoc", "nsz"}, error_model="numpy")
+@compiled(fastmath={"reassoc", "nsz"}, error_model="numpy")
 def accumulate(  # noqa: PLR0915, PLR0917 - one pass in compiled code, called with arrays by position
-    v: NDArray[np.floating],
-    g: NDArray[np.floating],
-    root: Array,
-    each: Array,
-    drift: Array,
-    now: Coefficients,
-    then: Coefficients,
-    out: Array,
+    v: Array, g: Array, root: Array, each: tuple[Array, ...], now: Array, then: Array, out: Array
 ) -> None:
-    """Add one step to the sums per coordinate `each`, to `drift`, and write its sums over coordinates to `out`.
+    """Add one step to the sums per coordinate `each` and to the sums over coordinates `out`.
 
     `root` holds sqrt(v) of the previous step and is replaced by this step's; zero means: no step yet.
     """
@@ -97,13 +272,15 @@ def accumulate(  # noqa: PLR0915, PLR0917 - one pass in compiled code, called wi
     c_lr = c_bias = c_v = rise_lr = rise_bias = rise_v = g2 = rms2 = 0.0
     lr, gain, scale, eps = now
     lr0, gain0, scale0, eps0 = then
-    keep_each = each.shape[1] > 0
+    each_a, each_b, each_c, each_rise = each
+    # Without a second moment (scale = 0) there is no root for eps to outweigh.
+    floor = eps if scale > 0.0 else 0.0
 
     for i in range(v.shape[0]):
-        v_i, g_i = np.float64(v[i]), np.float64(g[i])
+        v_i, g_i = v[i], g[i]
         sound = (abs(g_i) < math.inf) & (v_i < math.inf) & (v_i >= 0.0)
-        v_i = v_i if sound else np.float64(0.0)
-        g_i = g_i if sound else np.float64(0.0)
+        v_i = v_i if sound else 0.0
+        g_i = g_i if sound else 0.0
         live = v_i > 0.0
         r, r0 = math.sqrt(v_i), root[i]
         known = live & (r0 > 0.0)
@@ -124,7 +301,7 @@ def accumulate(  # noqa: PLR0915, PLR0917 - one pass in compiled code, called wi
         active += 1.0 if live else 0.0
         compared += 1.0 if known else 0.0
         rising += 1.0 if delta > 0.0 else 0.0
-        bound += 1.0 if live & (scale * r < eps) else 0.0
+        bound += 1.0 if live & (scale * r < floor) else 0.0
         nonfinite += 0.0 if sound else 1.0
         a += e
         b += eg * eg
@@ -141,24 +318,14 @@ def accumulate(  # noqa: PLR0915, PLR0917 - one pass in compiled code, called wi
         g2 += g_i * g_i
         rms2 += u * u
         root[i] = r if live else root[i]
-        if keep_each:
-            each[0, i] += e
-            each[1, i] += eg * eg
-            each[2, i] += abs(delta)
-            each[3, i] += rise
+        each_a[i] += e
+        each_b[i] += eg * eg
+        each_c[i] += abs(delta)
+        each_rise[i] += rise
 
-    # In a loop of its own: a condition on `i` above would keep the compiler from using vector lanes.
-    for i in range(drift.shape[1]):
-        v_i, g_i = np.float64(v[i]), np.float64(g[i])
-        if v_i > 0.0 and v_i < math.inf and abs(g_i) < math.inf:
-            e = lr * (gain / (scale * root[i] + eps))
-            drift[0, i] += e * g_i
-            drift[1, i] += g_i
-            drift[2, i] += e
-
-    rms2 = rms2 / active if active > 0.0 else 0.0
     # In the order of `SUMS`.
     first = (active, rising, nonfinite, a, b, c_plus, g2, rms2, compared, bound)
-    rest = (c, e2, delta2, c_lr, c_bias, c_v, rise_lr, rise_bias, rise_v, 1.0)
+    rest = (c, e2, delta2, c_lr, c_bias, c_v, rise_lr, rise_bias, rise_v, 0.0)
     for k in range(10):
-        out[k], out[10 + k] = first[k], rest[k]
+        out[k] += first[k]
+        out[10 + k] += rest[k]

@@ -41,10 +41,13 @@ def coordinate_limit(coordinates: int | str) -> int | None:
 def parameter_names(optimizer: torch.optim.Optimizer, model: torch.nn.Module | None) -> dict[int, str]:
     """Return names by `id` of the parameter: the model's, else the optimizer's, else the place in the groups."""
     known = {id(param): name for name, param in model.named_parameters()} if model is not None else {}
+    taken = set(known.values())
     for g, group in enumerate(optimizer.param_groups):
         given = group.get("param_names") or [f"group{g}.param{p}" for p in range(len(group["params"]))]
         for param, name in zip(group["params"], given, strict=True):
-            known.setdefault(id(param), name)
+            if id(param) not in known:
+                known[id(param)] = name if name not in taken else f"{name} (group {g})"
+                taken.add(known[id(param)])
     return known
 
 
@@ -94,8 +97,16 @@ def schedules(groups: list[dict[str, Any]], reader: Reader | None) -> dict[str, 
     """Return what may change from step to step, one number per group: learning rate and decay rates."""
     decays = [reader.decays(group) if reader else (math.nan, math.nan) for group in groups]
     return {
-        "lr": [float(group.get("lr", math.nan)) for group in groups],
+        "lr": [number(group.get("lr")) for group in groups],
         "beta1": [beta1 for beta1, _ in decays],
         "beta2": [beta2 for _, beta2 in decays],
-        "weight_decay": [float(group.get("weight_decay", 0.0)) for group in groups],
+        "weight_decay": [number(group.get("weight_decay", 0.0)) for group in groups],
     }
+
+
+def number(setting: Any) -> float:
+    """Return a setting as a float, NaN where it is none."""
+    try:
+        return float(setting)
+    except (TypeError, ValueError):
+        return math.nan

@@ -44,18 +44,18 @@ def trace_names(trace: Trace, chosen: NDArray[np.bool_]) -> tuple[str, ...]:
 def _nonfinite_at_the_end(trace: Trace) -> NDArray[np.bool_]:
     """Return which tensors end non-finite.
 
-    NaN also stands for "has no such quantity", so it counts only where a finite number stood before, or for
-    the weights of a tensor whose stepsize is read. Stepsizes count only if coordinates are still stepping.
+    Stepsizes count only if coordinates are still stepping, and NaN among them, which also stands for "has none", only
+    where a finite number stood before. The size of the newest update is not always measured, so its NaN says nothing.
     """
     stepped = np.nan_to_num(trace.column("steps")[-1]) > 0
     nonempty = np.array([tensor.numel > 0 for tensor in trace.tensors], dtype=bool)
-    read = np.array([tensor.formula is not None for tensor in trace.tensors], dtype=bool)
     active = np.diff(np.nan_to_num(trace.column("active")), axis=0, prepend=0.0)[-1] > 0
-    bad = np.isnan(trace.column("weight_rms")[-1]) & read & stepped
-    for name in ("weight_rms", "update_rms", "e_p50", "e_max"):
+    bad = ~np.isfinite(trace.column("weight_rms")[-1]) & stepped
+    bad |= np.isinf(trace.column("update_rms")[-1]) & stepped
+    for name in ("e_p50", "e_max"):
         column = trace.column(name)
         lost = np.isinf(column[-1]) | (np.isnan(column[-1]) & np.isfinite(column).any(axis=0))
-        bad |= lost & stepped & (active if name.startswith("e_") else True)
+        bad |= lost & stepped & active
     return np.asarray(bad & nonempty)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
+import os
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -60,8 +61,8 @@ class Monitor:
         self.directory = None if directory is None else Path(directory)
         self._reader = reader_of(optimizer)
         self._watched: set[int] = set()
-        self._groups_seen: list[int] = []
-        self._armed = self._proving = self._skipping = self._sick = False
+        self._groups_seen: list[tuple[int, int]] = []
+        self._armed = self._proving = self._skipping = self._sick = self._jumping = False
         self._closed = self._stood_aside = False
         meta = facts.describe(optimizer, coordinates, seed)
         self._recorder = Recorder(self.directory, meta, self._new_watchers())
@@ -72,7 +73,8 @@ class Monitor:
             optimizer.register_step_post_hook(self._guarded(Monitor._after_step)),
             optimizer.register_load_state_dict_post_hook(self._guarded(Monitor._state_loaded)),
         ]
-        atexit.register(_close_at_exit, weakref.ref(self))
+        left_open = "the process ended, or let go of the optimizer, with the monitor open"
+        weakref.finalize(self, _finish_quietly, self._recorder, left_open, os.getpid())
 
     # --- what a user calls ---------------------------------------------------------------------------------
 
@@ -96,16 +98,16 @@ class Monitor:
         if self._stood_aside:
             return
         for name, value in scalars.items():
-            if not isinstance(value, torch.Tensor):
-                self._recorder.add_scalar(name, float(value))
-            elif value.numel() != 1:
-                raise ValueError(
-                    f"`{name}` must be a number or a tensor with one element, got shape {tuple(value.shape)}; "
-                    "log its mean, say."
-                )
-            else:
+            if isinstance(value, torch.Tensor) and value.numel() == 1:
                 waits = value.device.type != "cpu"
                 self._recorder.add_scalar(name, value.detach().clone() if waits else value.item())
+            elif isinstance(value, (int, float, np.number)):
+                self._recorder.add_scalar(name, float(value))
+            else:
+                got = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
+                raise ValueError(
+                    f"`{name}` must be a number or a tensor with one element, got {got}; log its mean, say."
+                )
 
     @property
     def trace(self) -> Trace:
@@ -129,7 +131,7 @@ class Monitor:
 
     def close(self) -> None:
         """Write what is left and let go of the optimizer. Closing twice is harmless."""
-        self._finish(None)
+        self._finish("closed by its owner")
 
     def __enter__(self) -> Self:
         return self
@@ -137,7 +139,10 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        self._finish(None if error is None else f"{type(error).__name__}: {error}")
+        if error is None:
+            self.close()
+        else:
+            self._finish(f"after an error: {type(error).__name__}: {error}", crashed=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to continue the sums exactly, to be saved with the user's checkpoint.
@@ -171,14 +176,15 @@ class Monitor:
 
     def _after_step(self) -> None:
         # A subclass that calls super().step() may fire the hooks twice, one pair inside the other. The inner post
-        # hook disarms, so that the step counts once.
+        # hook disarms, so that the step counts once; the outer one sees whether more happened since.
         if not self._armed:
+            self._recheck()
             return
         self._armed = False
         groups, states, step = self.optimizer.param_groups, self.optimizer.state, self.step + 1
-        outcomes = {
-            w.after(groups[w.group], states.get(w.view.param, {}), step, self._proving) for w in self._recorder.watchers
-        }
+        outcomes = set()
+        for w in self._recorder.watchers if not self._refused_by_scaler() else []:
+            outcomes.add(w.after(groups[w.group], states.get(w.view.param, {}), step, self._proving))
         if Outcome.STEPPED not in outcomes:
             self._note_skip(outcomes)
             return
@@ -188,27 +194,42 @@ class Monitor:
         if self._proving:
             self._recorder.record(self._schedules())
 
+    def _recheck(self) -> None:
+        if self._proving:
+            for w in self._recorder.watchers:
+                w.recheck()
+            self._note_troubles()
+
+    def _refused_by_scaler(self) -> bool:
+        """Return whether a loss scaler told a fused optimizer to leave the parameters alone."""
+        found = getattr(self.optimizer, "found_inf", None)
+        return isinstance(found, torch.Tensor) and bool(found.item())
+
     def _state_loaded(self) -> None:
-        for w in self._recorder.watchers:
-            w.accumulator.forget()
         message = "the optimizer's state was replaced: the next stepsize is not compared with the last"
         self._recorder.note("state loaded", message)
+        for w in self._recorder.watchers:
+            w.reload(self.optimizer.state.get(w.view.param, {}))
+        self._note_troubles()
 
     def _guarded(self, hook: Callable[[Monitor], None]) -> Callable[..., None]:
-        """Return the hook such that a fault inside it is reported once and the training goes on unwatched."""
-        reference = weakref.ref(self)  # the optimizer holds the hook, which must not keep the monitor alive
+        """Return the hook such that a fault inside it is reported once and the training goes on unwatched.
+
+        The optimizer holds the hook and the hook the monitor, which so lives as long as the optimizer.
+        """
+        owner = os.getpid()  # a forked child has the hooks as well, but the files are its parent's
 
         def guarded(*_: object) -> None:
-            monitor = reference()
-            if monitor is None or monitor._closed or _runs_out_of_sight():
+            if self._closed or os.getpid() != owner or _runs_out_of_sight():
                 return
             try:
                 with np.errstate(all="ignore"):  # a diverging run is no fault of ours
-                    hook(monitor)
+                    hook(self)
             except Exception as fault:
-                if monitor.strict:
+                self._recorder.accumulators.clear()
+                if self.strict:
                     raise
-                monitor._stand_aside(fault)
+                self._stand_aside(fault)
 
         return guarded
 
@@ -219,11 +240,9 @@ class Monitor:
             self.step,
             text,
         )
-        try:
+        with suppress(Exception):  # the fault may be the log's
             self._recorder.note("fault", text)
-            self._finish(text)
-        except Exception:
-            self._let_go()
+        self._finish(f"after a fault: {text}", crashed=True)
 
     # --- the tensors -----------------------------------------------------------------------------------------
 
@@ -241,8 +260,10 @@ class Monitor:
         self._groups_seen = self._group_sizes()
         return fresh
 
-    def _group_sizes(self) -> list[int]:
-        return [len(group["params"]) for group in self.optimizer.param_groups]
+    def _group_sizes(self) -> list[tuple[int, int]]:
+        # The last parameter's identity as well: a list may be exchanged for another of the same length.
+        groups = [group["params"] for group in self.optimizer.param_groups]
+        return [(len(params), id(params[-1]) if params else 0) for params in groups]
 
     def _watch_new_groups(self) -> None:
         if self._group_sizes() == self._groups_seen:
@@ -264,6 +285,7 @@ class Monitor:
         )
         self._recorder.note("unreadable", message)
         logger.warning("stepscope: %s", message)
+        self._recorder.log.commit()
 
     def _note_skip(self, outcomes: set[Outcome]) -> None:
         if not self._skipping:
@@ -277,52 +299,73 @@ class Monitor:
 
     def _note_troubles(self) -> None:
         recorder = self._recorder
-        for row, w in enumerate(recorder.watchers):
-            if w.jump is None and w.trouble is None:
-                continue
-            if w.jump is not None and w.counted is not None:
-                kind = "moment reset" if w.counted < w.jump else "step jump"
-                recorder.note(kind, f"the optimizer's counter went from {w.jump:g} to {w.counted:g}", w.name)
-                w.jump = None
-            if w.trouble is not None:
-                recorder.unread(row)
-                recorder.note("unreadable", w.trouble, w.name)
-                logger.warning("stepscope reads no stepsize of %s: %s", w.name, w.trouble)
-                w.trouble = None
-        sick = bool(recorder.last[:, NONFINITE].any())
+        jumped = [w for w in recorder.watchers if w.jump is not None]
+        if jumped:
+            self._note_jump(jumped)
+        self._jumping = bool(jumped)
+        failed = [(row, w) for row, w in enumerate(recorder.watchers) if w.trouble is not None]
+        for row, w in failed:
+            recorder.unread(row)
+            recorder.note("unreadable", str(w.trouble), w.name)
+            logger.warning("stepscope reads no stepsize of %s: %s", w.name, w.trouble)
+            w.trouble = None
+        if failed:
+            recorder.write_layout()
+        nonfinite = recorder.accumulators.last[:, NONFINITE]
+        sick = bool(np.count_nonzero(nonfinite))
         if sick and not self._sick:
-            where = np.flatnonzero(recorder.last[:, NONFINITE])
+            where = np.flatnonzero(nonfinite)
             first = recorder.watchers[where[0]].name
             recorder.note("nonfinite", f"NaN or infinite values in {len(where)} tensors, first {first}", first)
             recorder.save_flight()
         self._sick = sick
+        if jumped or failed or sick:
+            recorder.log.commit()
+
+    def _note_jump(self, jumped: list[Watcher]) -> None:
+        """Tell once of a run of jumps, and once for all tensors that jumped together."""
+        first = jumped[0]
+        if not self._jumping:
+            then, now = first.jump or 0.0, first.counted or 0.0
+            kind = "moment reset" if now < then else "step jump"
+            went = f"the optimizer's counter went from {then:g} to {now:g}"
+            self._recorder.note(kind, f"{went} in {len(jumped)} tensors", first.name)
+        for w in jumped:
+            w.jump = None
 
     # --- the end ---------------------------------------------------------------------------------------------
 
-    def _finish(self, crash: str | None) -> None:
+    def _finish(self, message: str, crashed: bool = False) -> None:
         if self._closed:
             return
-        recorder = self._recorder
-        recorder.note("closed", f"after an error: {crash}" if crash else "closed by its owner")
-        recorder.flush(self._schedules())
-        if crash:
-            recorder.save_flight()
-        recorder.log.close()
-        self._let_go()
-
-    def _let_go(self) -> None:
         self._closed = True
         for handle in self._handles:
             handle.remove()
+        self._recorder.groups = self._schedules()
+        try:
+            with np.errstate(all="ignore"):
+                self._recorder.finish(message, crashed)
+        except Exception as fault:
+            if self.strict:
+                raise
+            if not self._stood_aside:
+                _say_unwritten(fault)
+
+
+def _finish_quietly(recorder: Recorder, message: str, owner: int) -> None:
+    """Finish the record of a monitor that nobody closed, in the process that made it."""
+    if os.getpid() == owner:
+        try:
+            recorder.finish(message, crashed=True)
+        except Exception as fault:
+            _say_unwritten(fault)
+
+
+def _say_unwritten(fault: Exception) -> None:
+    logger.error("stepscope could not write the end of its record: %s: %s", type(fault).__name__, fault)
 
 
 def _runs_out_of_sight() -> bool:
     """Return whether Python code here would be traced or captured instead of run."""
     on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return torch.compiler.is_compiling() or (on_gpu and torch.cuda.is_current_stream_capturing())
-
-
-def _close_at_exit(reference: weakref.ref[Monitor]) -> None:
-    monitor = reference()
-    if monitor is not None and not monitor._closed:
-        monitor._finish("the process ended with the monitor open")

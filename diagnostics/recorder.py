@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .accumulators import Coefficients
+from .accumulators import Accumulators
 from .drift import Stretches
 from .flight import FlightRecorder
 from .log import Log, MemoryLog, Row, open_log
@@ -28,6 +29,8 @@ logger = logging.getLogger("stepscope")
 RECORD_BYTES = 24_000_000
 """What the evenly spread records may take on disk; the number of tensors decides how many records that is."""
 MOST_RECORDS = 2048
+MOST_DUMPS = 10
+"""Flight recorder dumps of one run: the first are the ones that show how it began."""
 COMMIT_SECONDS = 1.0
 """A killed process loses at most the records of this long, or of one record interval."""
 RMS2 = SUMS.index("rms2")
@@ -38,8 +41,7 @@ UNSCALED = np.array([name in ("rms2", "steps") for name in SUMS])
 class Recorder:
     """The sums of one run, per tensor, and the log they are written to.
 
-    `last` holds the newest step's sums, shape `(tensors, len(SUMS))`; the watchers write into its rows. `step` is
-    the number of steps recorded so far.
+    `accumulators` holds the newest step's sums, which the watchers fill in; `step` is the number of steps recorded.
     """
 
     def __init__(self, directory: Path | None, meta: dict[str, Any], watchers: list[Watcher]) -> None:
@@ -47,15 +49,24 @@ class Recorder:
         self.watchers: list[Watcher] = []
         self.step, self.segment, self.harm_from = 0, 0, 0
         self.stretches = Stretches(0)
-        self.last = self.sums = np.zeros((0, len(SUMS)))
+        self.accumulators = Accumulators()
+        self.sums = np.zeros((0, len(SUMS)))
         self.rms2_max = np.zeros(0)
         self.base_error = np.zeros((0, len(ERRORS)))
         self.scalars: dict[str, list[float]] = {}
         self._pending: list[tuple[str, torch.Tensor]] = []
         self._recorded, self._committed = -1, time.monotonic()
+        self._dumps, self.closed = 0, False
+        self.groups: Mapping[str, list[float]] = {}
+        """The newest schedules of the parameter groups."""
         past = self._past(directory, meta, watchers)
         self.meta = past.meta if past else meta
-        self.log: Log = open_log(directory) if directory else MemoryLog()
+        self._lock = claim(directory) if directory else None
+        try:
+            self.log: Log = open_log(directory) if directory else MemoryLog()
+        except BaseException:
+            self._unlock()
+            raise
         if past is None and directory:
             write_meta(directory, meta)
         self.add(watchers)
@@ -67,13 +78,13 @@ class Recorder:
         self.stretches.extend(sum(w.coordinates.lead for w in watchers))
         self.watchers = [*self.watchers, *watchers]
         more = len(watchers)
-        self.last, self.sums = (np.pad(x, ((0, more), (0, 0))) for x in (self.last, self.sums))
+        self.sums = np.pad(self.sums, ((0, more), (0, 0)))
         self.rms2_max = np.pad(self.rms2_max, (0, more))
         self.base_error = np.pad(self.base_error, ((0, more), (0, 0)))
-        end = 0
-        for row, watcher in enumerate(self.watchers):
-            begin, end = end, end + watcher.coordinates.lead
-            watcher.accumulator.attach(self.last[row], self.stretches.current[:, begin:end])
+        for watcher, row in zip(
+            self.watchers, self.accumulators.extend([w.coordinates for w in watchers]), strict=True
+        ):
+            watcher.accumulator = row
         row_bytes = 8 * len(COLUMNS) * max(1, len(self.watchers))
         self.schedule = Schedule(min(MOST_RECORDS, max(256, RECORD_BYTES // row_bytes)))
         self.schedule.widen(self.step)
@@ -89,15 +100,16 @@ class Recorder:
     def advance(self) -> None:
         """Take the newest step's sums in."""
         self.step += 1
-        self.sums += self.last
-        np.fmax(self.rms2_max, self.last[:, RMS2], out=self.rms2_max)
+        self.accumulators.add(self.stretches.current)
+        last = self.accumulators.last
+        self.sums += last
+        np.fmax(self.rms2_max, last[:, RMS2], out=self.rms2_max)
         self.stretches.advance()
-        self.flight.add(self.step, self.last)
+        self.flight.add(self.step, last)
 
     def note(self, kind: str, message: str, tensor: str | None = None) -> None:
-        """Write an event down at once."""
+        """Write an event down; the next commit makes it last."""
         self._append("event", {"kind": kind, "message": message, "tensor": tensor})
-        self.commit()
 
     def add_scalar(self, name: str, value: float | torch.Tensor) -> None:
         """Take a logged number in; one that lies on an accelerator waits there until the next record."""
@@ -105,6 +117,7 @@ class Recorder:
             self._pending.append((name, value))
             return
         entry = self.scalars.setdefault(name, [math.nan, 0.0, 0.0])
+        self._recorded = -1  # what was recorded of this step lacks the number
         entry[0] = value
         if math.isfinite(value):
             entry[1] += value
@@ -112,6 +125,7 @@ class Recorder:
 
     def record(self, groups: Mapping[str, list[float]]) -> None:
         """Write the sums as they stand, thinning older records when they have become too many."""
+        self.groups = groups
         self.log.append(self._record_row(groups))
         self._recorded = self.step
         if self.schedule.widen(self.step):
@@ -133,15 +147,32 @@ class Recorder:
             self.watchers, self.sums, self.base_error, np.sqrt(self.rms2_max), strict=True
         ):
             scaled = np.where(UNSCALED, sums, sums * w.coordinates.scale)
+            if not w.gauges:
+                scaled[RMS2] = math.nan
             errors = base + w.coordinates.standard_error(w.accumulator.each)
-            rows.append(np.concatenate([scaled, errors, w.instants(rms_max)]))
+            rows.append(np.concatenate([scaled, errors, w.instants(self.step, rms_max)]))
         return np.array(rows).reshape(len(self.watchers), len(COLUMNS))
 
-    def flush(self, groups: Mapping[str, list[float]]) -> None:
-        """Write the newest step, whether or not it is due."""
-        if self._recorded != self.step and self.step > 0:
-            self.record(groups)
-        self.commit()
+    def finish(self, message: str, crashed: bool) -> None:
+        """Write the newest step, whether or not it is due, and close the log."""
+        if self.closed:
+            return
+        self.closed = True
+        try:
+            self.note("closed", message)
+            if self._recorded != self.step and self.step > 0:
+                self.record(self.groups)
+            self.commit()
+            if crashed:
+                self.save_flight()
+        finally:
+            self.log.close()
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+        self._lock = None
 
     def commit(self) -> None:
         """Put everything written so far on disk, and what the harm test needs with it."""
@@ -160,8 +191,9 @@ class Recorder:
         return [Row("drift", self.segment, self.step, window, np.stack(products))]
 
     def save_flight(self) -> None:
-        """Dump the flight recorder; without a directory it stays in memory as `flight`."""
-        if self.directory:
+        """Dump the flight recorder, the first times; without a directory it stays in memory as `flight`."""
+        self._dumps += 1
+        if self.directory and self._dumps <= MOST_DUMPS:
             names = [w.name for w in self.watchers]
             self.flight.save(self.directory / "snapshots" / f"flight-{self.step}.npz", names)
 
@@ -173,7 +205,6 @@ class Recorder:
         """Blank the sums of a tensor whose stepsize turned out not to be readable."""
         stepsizes = [i for i, name in enumerate(SUMS) if name not in ("g2", "nonfinite", "steps")]
         self.sums[row, stepsizes] = math.nan
-        self.write_layout()
 
     def trace(self, groups: Mapping[str, list[float]]) -> Trace:
         """Return what the log holds, and the newest step with it; nothing is written."""
@@ -192,6 +223,12 @@ class Recorder:
             return None
         past = load(directory)
         here, there = ([(t.name, t.shape) for t in ts] for ts in ([w.info() for w in watchers], past.tensors))
+        for key in ("seed", "coordinates"):
+            if past.meta.get(key) != meta[key]:
+                raise ValueError(
+                    f"{directory} was recorded with {key}={past.meta.get(key)!r}, got {meta[key]!r}: other coordinates "
+                    f"would be watched; pass {key}={past.meta.get(key)!r} to continue, or choose another directory."
+                )
         if past.meta.get("optimizer") != meta["optimizer"] or (there and here != there):
             raise ValueError(
                 f"{directory} holds the record of another run ({past.meta.get('optimizer')}, {len(there)} tensors), "
@@ -209,17 +246,23 @@ class Recorder:
             self.sums[:] = newest[:, : len(SUMS)] / np.where(UNSCALED, 1.0, scale)
             self.base_error[:] = newest[:, len(SUMS) : len(SUMS) + len(ERRORS)]
             self.rms2_max[:] = np.nan_to_num(newest[:, COLUMNS.index("rms_max")]) ** 2
-            self.scalars = {n: [s.last[-1], s.total[-1], s.count[-1]] for n, s in past.scalars.items()}
+            self.scalars = {n: [float(x[-1]) for x in (s.last, s.total, s.count)] for n, s in past.scalars.items()}
+            for row, info in enumerate(past.tensors):
+                if info.formula is None:
+                    self.watchers[row].reader = None
+                    self.unread(row)
         self.schedule.widen(self.step)
         self.begin_segment(f"the run was reopened after step {self.step}; the harm test starts anew from here")
 
     def begin_segment(self, message: str) -> None:
         """Mark that what follows continues from `step`; later records of earlier segments are superseded."""
         self.segment += 1
-        self._recorded = -1
+        self._recorded = self.step  # the segment before has it
+        self._pending.clear()
         self._append("segment", {"from": self.step + 1})
         self.write_layout()
         self.note("resumed", message)
+        self.log.commit()
 
     def state(self) -> dict[str, Any]:
         """Return everything needed to continue exactly: numbers, and arrays as tensors."""
@@ -235,7 +278,8 @@ class Recorder:
             "step": self.step,
             "harm_from": self.harm_from,
             "scalars": {name: list(entry) for name, entry in self.scalars.items()},
-            "then": {w.name: list(w.accumulator.then or ()) for w in self.watchers},
+            "then": {w.name: w.accumulator.then.tolist() for w in self.watchers},
+            "counted": {w.name: w.counted for w in self.watchers},
             "arrays": {key: torch.from_numpy(np.array(value)) for key, value in arrays.items()},
         }
 
@@ -256,7 +300,28 @@ class Recorder:
         self.stretches.restore({k.removeprefix(prefix): x for k, x in arrays.items() if k.startswith(prefix)})
         for w in self.watchers:
             w.accumulator.root[:], w.accumulator.each[:] = arrays[f"{w.name}/root"], arrays[f"{w.name}/each"]
-            then = state["then"][w.name]
-            w.accumulator.then = Coefficients(*then) if then else None
+            w.accumulator.then[:], w.counted = state["then"][w.name], state["counted"][w.name]
         self.schedule.widen(self.step)
         self.begin_segment(f"continued from a saved state of step {self.step}")
+
+
+def claim(directory: Path) -> int | None:
+    """Lock the directory for this monitor until the returned descriptor is closed; None where locks do not work."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return None
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise ValueError(
+            f"{directory} is being recorded by another monitor, expected a directory of its own; give each optimizer "
+            "and each rank another one, and close a monitor before its run is reopened."
+        ) from error
+    except OSError:  # some network file systems know no locks
+        os.close(lock)
+        return None
+    return lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,23 +29,36 @@ class Coordinates:
 
     def __init__(self, param: torch.Tensor, limit: int | None, seed: int, name: str) -> None:
         self.numel = param.numel() * (2 if param.is_complex() else 1)
-        self._direct = param.device.type == "cpu" and param.dtype in NUMPY_DTYPES
         self.index: NDArray[np.int64] | None = None
         if limit is not None and limit < self.numel:
             self.index = sample(self.numel, limit, LEAD, seed, name)
             self._torch_index = torch.from_numpy(self.index)
         self.watched = self.numel if self.index is None else limit or 0
         self.lead = min(LEAD, self.watched)
+        all_watched = self.index is None
+        self.lead_index = sample(self.numel, self.lead, 0, seed, name) if all_watched else np.arange(self.lead)
+        """Where the members of the harm test stand among the watched coordinates."""
         self.scale = self.numel / self.watched if self.watched else 1.0
+
+    def in_place(self, tensor: torch.Tensor) -> bool:
+        """Return whether compiled code may read the tensor where it lies: plain, on the CPU, in one piece."""
+        return (
+            type(tensor) is torch.Tensor
+            and tensor.dtype in NUMPY_DTYPES
+            and tensor.layout is torch.strided
+            and tensor.device.type == "cpu"
+            and tensor.numel() == self.numel
+            and tensor.is_contiguous()
+        )
 
     def take(self, tensor: torch.Tensor) -> Values:
         """Return the watched coordinates of a tensor of the parameter's shape, as float32 or float64, 1-D."""
         tensor = tensor.detach()
-        if self._direct and tensor.layout is torch.strided and tensor.is_contiguous():
-            values: Values = tensor.numpy().reshape(-1)
-            return values if self.index is None else values.take(self.index)
+        if self.in_place(tensor):
+            values: Values = memory(tensor.reshape(-1))
+            return values if self.index is None else np.take(values, self.index)
         if tensor.is_complex():
-            tensor = torch.view_as_real(tensor)
+            tensor = torch.view_as_real(tensor.resolve_conj())
         if tensor.is_sparse:
             return self._take_sparse(tensor.coalesce())[0]
         if self.index is None:
@@ -60,7 +74,7 @@ class Coordinates:
         if gradient.sparse_dim() != 1:
             dense = self.take(gradient.to_dense())
             return dense, dense != 0
-        rows, values = gradient.indices()[0].cpu().numpy(), as_numpy(gradient.values().reshape(-1))
+        rows, values = memory(gradient.indices()[0].cpu()), as_numpy(gradient.values().reshape(-1))
         index = np.arange(self.numel) if self.index is None else self.index
         if len(rows) == 0:
             return np.zeros(len(index), values.dtype), np.zeros(len(index), np.bool_)
@@ -100,5 +114,13 @@ def as_numpy(tensor: torch.Tensor) -> Values:
     """Return a 1-D tensor as a numpy array of its own precision, or float32 where numpy has no such dtype."""
     if tensor.dtype not in NUMPY_DTYPES:
         tensor = tensor.to(torch.float32)
-    values: Values = tensor.cpu().numpy()
+    values: Values = memory(tensor.resolve_neg().cpu())
     return values
+
+
+def memory(tensor: torch.Tensor) -> Any:
+    """Return a CPU tensor's memory as a numpy array.
+
+    Not by `.numpy()`, which forbids the owner to resize the storage for ever after.
+    """
+    return np.from_dlpack(tensor)

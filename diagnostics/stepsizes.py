@@ -56,10 +56,19 @@ class Reader(ABC):
 
     formula: str
     decay_is_decoupled = False
+    gauges_gradient = True
+    """Whether sqrt(v) is a size of the gradient, so that RMS_t means something."""
 
     @abstractmethod
     def coefficients(self, view: View) -> Coefficients:
         """Return the scalars of the rule for this step."""
+
+    def stored(self, group: Mapping[str, Any]) -> str | None:
+        """Return the state entry that is v as it stands; "" where v is one, None where v or g must be computed.
+
+        A shortcut past `second_moment` for the steps between records.
+        """
+        return None
 
     @abstractmethod
     def second_moment(self, view: View) -> Values:
@@ -97,11 +106,16 @@ class Reader(ABC):
 class SGD(Reader):
     """Stochastic gradient descent: the stepsize is the learning rate, with or without momentum."""
 
+    gauges_gradient = False
     formula = "e = lr, on the momentum buffer (or g without momentum)"
 
     def coefficients(self, view: View) -> Coefficients:
         """Write e = lr as lr·1/(0·sqrt(1) + 1)."""
         return Coefficients(view.number("lr"), 1.0, 0.0, 1.0)
+
+    def stored(self, group: Mapping[str, Any]) -> str | None:
+        """Return that v is one."""
+        return None if group["nesterov"] or self.adds_decay_to_gradient(group) else ""
 
     def second_moment(self, view: View) -> Values:
         """There is none: one, so that every coordinate counts; the nesterov gradient is restored on the way."""
@@ -139,6 +153,12 @@ class Adam(Reader):
         """Bias corrections as gain and scale."""
         t, (beta1, beta2) = view.step, (view.beta(0), view.beta(1))
         return Coefficients(view.number("lr"), 1 / (1 - beta1**t), 1 / math.sqrt(1 - beta2**t), view.number("eps"))
+
+    def stored(self, group: Mapping[str, Any]) -> str | None:
+        """Return v, or its running maximum with amsgrad."""
+        if self.adds_decay_to_gradient(group):
+            return None
+        return "max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"
 
     def second_moment(self, view: View) -> Values:
         """Return v, or its running maximum with amsgrad."""
@@ -190,7 +210,8 @@ class RAdam(Adam):
         if rho <= 5.0:
             return Coefficients(lr, gain, 0.0, 1.0)
         rect = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
-        return Coefficients(lr, gain * rect * math.sqrt(correction2), 1.0, eps)
+        root2 = math.sqrt(correction2)
+        return Coefficients(lr, gain * rect, 1 / root2, eps / root2)  # the root corrected, as RMS_t wants it
 
 
 class Adamax(Adam):
@@ -201,6 +222,10 @@ class Adamax(Adam):
     def coefficients(self, view: View) -> Coefficients:
         """Correct nothing beside the momentum: the infinity norm is not biased."""
         return super().coefficients(view)._replace(scale=1.0, eps=0.0)
+
+    def stored(self, group: Mapping[str, Any]) -> str | None:
+        """Return that the norm has yet to be squared."""
+        return None
 
     def second_moment(self, view: View) -> Values:
         """Return the square of the norm, whose root is taken again."""
@@ -215,7 +240,7 @@ class SparseAdam(Adam):
     def coefficients(self, view: View) -> Coefficients:
         """Return eps-hat: the correction multiplies root and eps alike."""
         lr, gain, scale, eps = super().coefficients(view)
-        return Coefficients(lr, gain / scale, 1.0, eps)
+        return Coefficients(lr, gain, scale, eps * scale)
 
 
 class Adagrad(Reader):
@@ -227,6 +252,10 @@ class Adagrad(Reader):
         """Count the decay as part of the learning rate."""
         lr = view.number("lr") / (1 + (view.step - 1) * view.number("lr_decay"))
         return Coefficients(lr, 1.0, 1.0, view.number("eps"))
+
+    def stored(self, group: Mapping[str, Any]) -> str | None:
+        """Return the sum of squared gradients."""
+        return None if self.adds_decay_to_gradient(group) else "sum"
 
     def second_moment(self, view: View) -> Values:
         """Return the sum of squared gradients."""
@@ -241,6 +270,10 @@ class RMSprop(Reader):
     def coefficients(self, view: View) -> Coefficients:
         """No bias correction."""
         return Coefficients(view.number("lr"), 1.0, 1.0, view.number("eps"))
+
+    def stored(self, group: Mapping[str, Any]) -> str | None:
+        """Return the second moment unless it is centred."""
+        return None if group["centered"] or self.adds_decay_to_gradient(group) else "square_avg"
 
     def second_moment(self, view: View) -> Values:
         """Return the (centred) second moment, in the precision in which torch subtracts."""
@@ -269,6 +302,7 @@ class RMSprop(Reader):
 class Adadelta(Reader):
     """Adadelta: the root of past squared updates over the root of past squared gradients."""
 
+    gauges_gradient = False
     formula = "e = lr·sqrt(acc_delta_{t-1} + eps)/sqrt(square_avg + eps), on g"
 
     def coefficients(self, view: View) -> Coefficients:
@@ -295,6 +329,7 @@ class Adadelta(Reader):
 class ASGD(Reader):
     """Averaged SGD: the stepsize is `eta`, which the step itself replaces by the next one."""
 
+    gauges_gradient = False
     formula = "e = eta_{t-1} = lr/(1 + lambd·lr·(t-1))^alpha, on g"
 
     def coefficients(self, view: View) -> Coefficients:
@@ -323,17 +358,18 @@ class Adafactor(Reader):
 
     def coefficients(self, view: View) -> Coefficients:
         """Return the relative stepsize; the clipping factor is its gain."""
+        view.before["estimate"] = self.estimate(view)
         relative = max(float(view.group["eps"][1]), view.before["rms"]) * min(
             view.number("lr"), 1 / math.sqrt(view.step)
         )
         assert view.param.grad is not None
-        update = view.param.grad.detach().double() / self.estimate(view).sqrt()
+        update = view.param.grad.detach().double() / view.before["estimate"].sqrt()
         rms = float(update.norm()) / math.sqrt(max(1, update.numel()))
         return Coefficients(relative, 1 / max(1.0, rms / view.number("d")), 1.0, 0.0)
 
     def second_moment(self, view: View) -> Values:
         """Return R_i·C_j/mean(R), or the full second moment of a vector."""
-        return view.coordinates.take(self.estimate(view))
+        return view.coordinates.take(view.before["estimate"])
 
     def estimate(self, view: View) -> torch.Tensor:
         """Return the second-moment estimate of the whole tensor, shape of the parameter."""

@@ -75,11 +75,17 @@ def _row(trace: Trace, tensor: TensorInfo, p: int, middle: int) -> Row:
         column = trace.column(name)[:, p]
         return float(column[-1]) if len(column) else float("nan")
 
+    def newest(name: str) -> float:
+        column = trace.column(name)[:, p]
+        known = column[~np.isnan(column)]
+        return float(known[-1]) if len(known) else float("nan")
+
     def over_half(name: str) -> float:
         column = trace.column(name)[:, p]
         if len(column) == 0:
             return float("nan")
-        return float(column[-1] - column[middle]) if middle < len(column) - 1 else float(column[-1])
+        with np.errstate(invalid="ignore"):
+            return float(column[-1] - column[middle]) if middle < len(column) - 1 else float(column[-1])
 
     return {
         "tensor": tensor.name,
@@ -96,8 +102,8 @@ def _row(trace: Trace, tensor: TensorInfo, p: int, middle: int) -> Row:
         "rms_mean": _ratio(over_half("rms2"), over_half("steps")) ** 0.5,
         "rms_max": at_end("rms_max"),
         "eps_bound": _ratio(over_half("eps_bound"), over_half("active")),
-        "update/weight": _ratio(at_end("update_rms"), at_end("weight_rms")),
-        "alignment": at_end("alignment"),
+        "update/weight": _ratio(newest("update_rms"), at_end("weight_rms")),
+        "alignment": newest("alignment"),
     }
 
 

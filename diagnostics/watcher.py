@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 TOLERANCE = 1e-5
 """Relative error of the rebuilt step that the self-check accepts, beside the rounding of θ itself."""
 
+NOTHING: Values = np.empty(0)
 G2, STEPS, NONFINITE = SUMS.index("g2"), SUMS.index("steps"), SUMS.index("nonfinite")
 
 
@@ -40,7 +41,10 @@ class Watcher:
     ) -> None:
         self.name, self.group, self.reader = name, group, reader
         self.coordinates = coordinates
+        self.accumulator: Accumulator
+        """This tensor's row in the sums of all, handed over by their keeper."""
         self.view = View(param, coordinates)
+        self.size = param.numel()
         self.counted: float | None = None
         """The optimizer's own step counter at the newest step."""
         self.jump: float | None = None
@@ -48,8 +52,14 @@ class Watcher:
         self.trouble: str | None = None
         self.proof = math.nan
         """Relative error of the newest self-check; NaN where rounding hides the step."""
-        self.weight_rms = self.update_rms = self.alignment = math.nan
-        self.accumulator = Accumulator(coordinates.watched, keep_each=coordinates.index is not None)
+        self.update = (-1, math.nan, math.nan)
+        """The step at which Δθ was measured, its root mean square, and its cosine with -g."""
+        self.after_step: Array = np.empty(0)
+
+    @property
+    def gauges(self) -> bool:
+        """Whether there is an RMS_t."""
+        return self.reader is not None and self.reader.gauges_gradient
 
     def info(self) -> TensorInfo:
         """Return what the record says of this tensor."""
@@ -60,7 +70,7 @@ class Watcher:
     def before(self, group: Mapping[str, Any], state: Mapping[str, Any], proving: bool) -> None:
         """Note what the coming step will overwrite and the reading needs."""
         view = self.view
-        if view.param.numel() == 0:
+        if not self.intact():
             return
         view.group, view.state = group, state
         if proving or (self.reader and self.reader.adds_decay_to_gradient(group)):
@@ -71,23 +81,50 @@ class Watcher:
     def after(self, group: Mapping[str, Any], state: Mapping[str, Any], step: int, proving: bool) -> Outcome:
         """Measure the step just taken; `step` counts for optimizers that keep no counter of their own."""
         view, gradient = self.view, self.view.param.grad
-        absent = gradient is None or view.param.numel() == 0
+        absent = gradient is None or not self.intact()
         if absent or not self.advanced(state):
-            self.accumulator.last[:] = 0.0
+            self.accumulator.idle()
             return Outcome.ABSENT if absent else Outcome.SKIPPED
         assert gradient is not None
         view.group, view.state = group, state
         view.step = float(step) if self.counted is None else self.counted
-        view.gradient = self.coordinates.take(gradient)
-        if group.get("maximize"):
-            view.gradient = -view.gradient
         if self.reader:
-            self.measure(self.reader, gradient, proving)
+            try:
+                if not proving and self.point(self.reader, gradient):
+                    return Outcome.STEPPED
+                self.measure(self.reader, gradient, proving)
+            except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError) as problem:
+                self.give_up(f"its state does not fit the formula: {type(problem).__name__}: {problem}")
         if not self.reader:
+            view.gradient = self.descent(gradient)
             self.measure_gradient()
         if proving:
-            self.measure_update()
+            self.measure_update(step)
+        view.gradient, view.before = NOTHING, {}  # these may be the user's own memory: let go of it
         return Outcome.STEPPED
+
+    def descent(self, gradient: torch.Tensor) -> Values:
+        """Return the watched coordinates of the gradient of what is minimized."""
+        taken = self.coordinates.take(gradient)
+        return -taken if self.view.group.get("maximize") else taken
+
+    def point(self, reader: Reader, gradient: torch.Tensor) -> bool:
+        """Let the sums read second moment and gradient where they lie; return False where that cannot be."""
+        view, stored = self.view, reader.stored(self.view.group)
+        if stored is None or view.group.get("maximize") or not self.coordinates.in_place(gradient):
+            return False
+        v = view.state[stored] if stored else None
+        if v is not None and not (self.coordinates.in_place(v) and v.dtype is gradient.dtype):
+            return False
+        self.accumulator.point(v, gradient, reader.coefficients(view))
+        return True
+
+    def intact(self) -> bool:
+        """Return whether the tensor has elements, and as many as when it was first seen."""
+        now = self.view.param.numel()
+        if now != self.size and self.reader:
+            self.give_up(f"it had {self.size} elements and has {now}: another tensor took its place")
+        return now == self.size > 0
 
     def advanced(self, state: Mapping[str, Any]) -> bool:
         """Return whether the optimizer's own counter moved since the last call; note where it jumped."""
@@ -96,6 +133,8 @@ class Watcher:
             return True
         now, then = float(counter), self.counted
         self.counted, self.jump = now, None
+        if now == 0:  # a scaler refused the very first step
+            return False
         if then is None or now == then + 1:
             return True
         if now != then:
@@ -104,21 +143,19 @@ class Watcher:
         return now != then
 
     def measure(self, reader: Reader, gradient: torch.Tensor, proving: bool) -> None:
-        """Read the stepsize, add it to the sums and, where asked, prove it; on failure give the reading up."""
+        """Read the stepsize, add it to the sums and, where asked, prove it; give the reading up if it fails."""
         view = self.view
-        try:
-            if reader.adds_decay_to_gradient(view.group):
-                view.gradient = view.gradient + view.number("weight_decay") * view.before["theta"]
-            now, v = reader.coefficients(view), reader.second_moment(view)
-            touched = self.coordinates.touched(gradient)
-            if touched is not None:
-                v = np.where(touched, v, 0.0)
-            if proving and (error := self.check(reader, now, v)):
-                self.give_up(error)
-            else:
-                self.accumulator.add(v, view.gradient, now)
-        except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as problem:
-            self.give_up(f"its state does not fit the formula: {type(problem).__name__}: {problem}")
+        view.gradient = self.descent(gradient)
+        if reader.adds_decay_to_gradient(view.group):
+            view.gradient = view.gradient + view.number("weight_decay") * view.before["theta"]
+        now, v = reader.coefficients(view), reader.second_moment(view)
+        touched = self.coordinates.touched(gradient)
+        if touched is not None:
+            v = np.where(touched, v, 0.0)
+        if proving and (error := self.check(reader, now, v)):
+            self.give_up(error)
+        else:
+            self.accumulator.hold(v, view.gradient, now)
 
     def check(self, reader: Reader, now: Coefficients, v: Values) -> str | None:
         """Compare the rebuilt step with Δθ; return the mismatch in words, None where the formula holds.
@@ -153,25 +190,41 @@ class Watcher:
         last[G2] = np.square(gradient[sound], dtype=np.float64).sum()
         last[NONFINITE], last[STEPS] = gradient.size - np.count_nonzero(sound), 1.0
 
-    def measure_update(self) -> None:
+    def measure_update(self, step: int) -> None:
         """Measure size and direction of Δθ; needs the parameter noted before the step."""
-        theta, before = self.theta(), self.view.before["theta"]
-        moved, gradient = theta - before, self.view.gradient.astype(np.float64)
-        self.weight_rms = math.sqrt(np.mean(np.square(theta)))
-        self.update_rms = math.sqrt(np.mean(np.square(moved)))
+        self.after_step = self.theta()
+        moved, gradient = self.after_step - self.view.before["theta"], self.view.gradient.astype(np.float64)
         lengths = float(np.linalg.norm(moved) * np.linalg.norm(gradient))
-        self.alignment = float(-moved @ gradient) / lengths if lengths > 0 else math.nan
+        alignment = float(-moved @ gradient) / lengths if lengths > 0 else math.nan
+        self.update = step, math.sqrt(np.mean(np.square(moved))), alignment
+
+    def recheck(self) -> None:
+        """Give the reading up if the parameter moved after the proof: an outer `step` does more than the inner one."""
+        if self.reader and len(self.after_step) and not np.array_equal(self.after_step, self.theta(), equal_nan=True):
+            self.give_up("its class changes the tensor further after the `step()` that it inherits")
+
+    def reload(self, state: Mapping[str, Any]) -> None:
+        """Start from a state that was loaded into the optimizer; note where its counter jumped."""
+        self.accumulator.forget()
+        counter = state.get("step")
+        now = None if counter is None else float(counter)
+        if None not in (now, self.counted) and now != self.counted:
+            self.jump = self.counted
+        self.counted = now
 
     def theta(self) -> Array:
         """Return the parameter at the watched coordinates, now."""
         return self.coordinates.take(self.view.param).astype(np.float64)
 
-    def instants(self, rms_max: float) -> Array:
-        """Return the columns `INSTANTS` for a record."""
+    def instants(self, step: int, rms_max: float) -> Array:
+        """Return the columns `INSTANTS` for a record after `step`."""
         e = np.sort(self.accumulator.stepsizes()) if self.reader else np.empty(0)
         places = (np.array([0.0, 0.01, 0.5, 0.99, 1.0]) * (len(e) - 1)).round().astype(int)
         quantiles = e[places] if len(e) else np.full(len(places), math.nan)
-        rest = (rms_max if self.reader else math.nan, self.weight_rms, self.update_rms, self.alignment)
-        instants = np.array([*quantiles, *rest])
+        theta = self.theta() if self.intact() else NOTHING
+        weight_rms = math.sqrt(np.mean(np.square(theta))) if len(theta) else math.nan
+        _, update_rms, alignment = self.update if self.update[0] == step else (step, math.nan, math.nan)
+        rms_max = rms_max if self.gauges else math.nan
+        instants = np.array([*quantiles, rms_max, weight_rms, update_rms, alignment])
         assert len(instants) == len(INSTANTS)
         return instants

@@ -201,7 +201,7 @@ def test_optimizers_without_an_elementwise_stepsize(make, caplog):
     optimizer = make([p], lr=0.01)
     with caplog.at_level(logging.WARNING, "stepscope"):
         monitor = Monitor(optimizer, strict=True)
-        for t in range(20):
+        for t in range(32):
             step(optimizer, seed=t + 1)
     assert len(caplog.records) == 1
     trace = monitor.trace
@@ -385,6 +385,7 @@ def test_lost_moments_and_a_jumping_counter_are_events():
     step(optimizer)
     (reset,) = events(monitor, "moment reset")
     assert (reset.step, reset.tensor) == (11, "w")
+    step(optimizer)
     optimizer.state[p]["step"] += 5
     step(optimizer)
     assert len(events(monitor, "step jump")) == 1
@@ -410,11 +411,198 @@ def test_the_optimizer_still_copies_and_pickles():
     assert monitor.step == 1
 
 
-def test_a_forgotten_monitor_lets_go():
+def test_a_monitor_that_nobody_holds_records_as_long_as_its_optimizer_lives(tmp_path):
     optimizer = torch.optim.Adam([parameter(4)])
-    Monitor(optimizer, strict=True)
+    Monitor(optimizer, tmp_path / "run", strict=True)
+    for _ in range(21):
+        step(optimizer)
+    del optimizer
     gc.collect()
-    step(optimizer)  # its hooks find nobody
+    trace = Trace.load(tmp_path / "run")
+    assert trace.steps[-1] == 21
+    assert trace.events[-1].kind == "closed"
+
+
+def test_the_checkpoint_of_a_reopened_run_loads_without_pickle(tmp_path):
+    optimizer = torch.optim.Adam([parameter(4)])
+    for _ in range(2):
+        with Monitor(optimizer, tmp_path / "run", strict=True) as monitor:
+            step(optimizer)
+            monitor.log(loss=torch.tensor(0.5))
+            torch.save(monitor.state_dict(), tmp_path / "saved.pt")
+            torch.load(tmp_path / "saved.pt", weights_only=True)
+
+
+def test_reopening_alone_changes_no_verdict(tmp_path):
+    optimizer = torch.optim.Adam([parameter(4)], betas=(0.5, 0.5))
+    with train(lambda o: Monitor(o, tmp_path / "run", strict=True), optimizer, 1, 300) as monitor:
+        verdict = monitor.diagnose().verdict
+    again = Monitor(optimizer, tmp_path / "run", strict=True)
+    assert again.diagnose().verdict == verdict
+    step(optimizer, seed=301)
+    assert again.diagnose().verdict == verdict
+    again.close()
+
+
+def test_a_death_between_records_is_seen():
+    optimizer = torch.optim.Adam([parameter(4)])
+    monitor = train(lambda o: Monitor(o, strict=True), optimizer, 1, 995)
+    step(optimizer, math.nan)
+    assert str(monitor.diagnose().verdict) == "unstable"
+
+
+def test_what_is_logged_after_the_last_record_is_kept(tmp_path):
+    optimizer = torch.optim.Adam([parameter(4)])
+    with Monitor(optimizer, tmp_path / "run", strict=True) as monitor:
+        for t in range(64):
+            step(optimizer)
+            monitor.log(loss=float(t))
+        monitor.log(accuracy=0.97)
+    scalars = Trace.load(tmp_path / "run").scalars
+    assert scalars["accuracy"].last[-1] == 0.97
+    assert (scalars["loss"].last[-1], scalars["loss"].count[-1]) == (63.0, 64.0)
+
+
+# --- the user's own memory -----------------------------------------------------------------------------------
+
+
+def test_storages_stay_resizable_and_gradients_are_let_go():
+    p = parameter(6000)
+    optimizer = torch.optim.Adam([p], weight_decay=0.1)
+    monitor = Monitor(optimizer, strict=True)
+    for t in range(3):
+        step(optimizer, seed=t + 1)
+    assert p.untyped_storage().resizable()
+    assert optimizer.state[p]["exp_avg_sq"].untyped_storage().resizable()
+    assert len(monitor._recorder.watchers[0].view.gradient) == 0
+    assert monitor._recorder.watchers[0].view.before == {}
+
+
+def test_a_parameter_that_shrinks_is_never_read_past_its_end():
+    p = parameter(50_000)
+    optimizer = torch.optim.SGD([("w", p)], lr=0.1)
+    monitor = Monitor(optimizer)
+    for t in range(40):
+        if t == 20:
+            p.data = torch.randn(10)
+            p.grad = None
+        step(optimizer)
+    assert p.shape == (10,)
+    assert monitor.trace.total("nonfinite")[-1] == 0 or monitor.trace.tensors[0].formula is None
+
+
+@pytest.mark.parametrize("cast", [torch.bfloat16, torch.float64])
+def test_a_model_cast_after_the_monitor_is_read_on(cast):
+    model = torch.nn.Linear(5, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = Monitor(optimizer, model=model, strict=True)
+    model.to(cast)
+    for t in range(10):
+        step(optimizer, seed=t + 1)
+    assert monitor.step == 10
+    assert events(monitor, "fault") == []
+
+
+def test_members_of_the_harm_test_are_a_random_sample_also_when_all_are_watched():
+    p = parameter(64, 64)
+    monitor = Monitor(torch.optim.Adam([p]), coordinates="all")
+    members = monitor._recorder.watchers[0].coordinates.lead_index
+    assert len(set(members // 64)) > 40  # 256 of 64 rows: all but surely nearly every row
+
+
+# --- overflows, rollbacks, wrappers --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.SGD])
+def test_a_fused_optimizer_whose_very_first_step_overflows(make):
+    p = parameter(4)
+    optimizer = make([p], lr=0.1, fused=True)
+    monitor = Monitor(optimizer, strict=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for t in range(6):
+        scaler.scale((p * (math.inf if t in (0, 3) else 1.0)).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    assert monitor.step == 4
+    assert events(monitor, "unreadable") == []
+    assert len(events(monitor, "skipped")) == 2
+
+
+def test_a_rollback_by_one_step_is_not_a_skipped_step():
+    optimizer = torch.optim.Adam([("w", parameter(4))])
+    monitor = Monitor(optimizer, strict=True)
+    saved = {}
+    for t in range(10):
+        step(optimizer)
+        if t == 8:
+            saved = copy.deepcopy(optimizer.state_dict())
+    optimizer.load_state_dict(saved)
+    step(optimizer)
+    assert monitor.step == 11
+    assert events(monitor, "skipped") == []
+    assert len(events(monitor, "moment reset")) == 1
+
+
+def test_lost_optimizer_state_is_seen_on_resuming():
+    optimizer = torch.optim.Adam([("w", parameter(4))])
+    saved = train(lambda o: Monitor(o, strict=True), optimizer, 1, 30).state_dict()
+    fresh = torch.optim.Adam([("w", parameter(4))])
+    monitor = Monitor(fresh, strict=True)
+    monitor.load_state_dict(saved)
+    step(fresh)
+    (reset,) = events(monitor, "moment reset")
+    assert "from 30 to 1" in reset.message
+
+
+def test_a_subclass_that_moves_the_weights_after_its_parents_step_is_not_believed():
+    class Shrinking(torch.optim.Adam):
+        def step(self, closure=None):
+            super().step(closure)
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.data.mul_(0.9)
+
+    torch.optim.Adam([parameter(1)])
+    optimizer = Shrinking([("w", parameter(4))])
+    monitor = Monitor(optimizer, strict=True)
+    for _ in range(3):
+        step(optimizer)
+    assert len(events(monitor, "unreadable")) == 1
+    assert monitor.trace.tensors[0].formula is None
+
+
+def test_many_tensors_that_jump_together_are_one_event():
+    optimizer = torch.optim.Adam([parameter(2) for _ in range(30)])
+    monitor = Monitor(optimizer, strict=True)
+    for _ in range(20):
+        for state in optimizer.state.values():
+            state["step"] += 1
+        step(optimizer)
+    assert len(events(monitor, "step jump")) == 1
+    assert "30 tensors" in events(monitor, "step jump")[0].message
+
+
+def test_two_models_may_use_the_same_names():
+    groups = [{"params": [("w", parameter(3))]}, {"params": [("w", parameter(5))]}]
+    monitor = Monitor(torch.optim.SGD(groups, lr=0.1))
+    assert [tensor.name for tensor in monitor.trace.tensors] == ["w", "w (group 1)"]
+
+
+def test_a_custom_optimizer_without_a_number_for_lr(caplog):
+    class Free(torch.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {"lr": None})
+
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.data.sub_(p.grad)
+
+    optimizer = Free([parameter(3)])
+    monitor = Monitor(optimizer, strict=True)
+    step(optimizer)
+    assert np.isnan(monitor.trace.groups["lr"]).all()
 
 
 # --- faults and bad input ------------------------------------------------------------------------------------
@@ -504,6 +692,7 @@ BAD = [
     (lambda p: Monitor(torch.optim.Adam([p]), coordinates=0), 'positive integer or "all", got 0'),
     (lambda p: Monitor(torch.optim.Adam([p]), coordinates="some"), "got 'some'"),
     (lambda p: Monitor(torch.optim.Adam([p])).log(loss=torch.ones(3)), r"got shape \(3,\)"),
+    (lambda p: Monitor(torch.optim.Adam([p])).log(loss=None), "one element, got None"),
 ]
 
 
@@ -519,6 +708,32 @@ def test_a_directory_with_another_optimizers_record(tmp_path):
         Monitor(torch.optim.SGD([parameter(4)]), tmp_path / "run")
     with pytest.raises(ValueError, match="choose another directory"):
         Monitor(torch.optim.Adam([parameter(5)]), tmp_path / "run")
+
+
+def test_a_directory_that_another_monitor_is_writing(tmp_path):
+    optimizer = torch.optim.Adam([parameter(4)])
+    Monitor(optimizer, tmp_path / "run")
+    with pytest.raises(ValueError, match="being recorded by another monitor"):
+        Monitor(torch.optim.Adam([parameter(4)]), tmp_path / "run")
+
+
+def test_a_run_is_reopened_with_the_same_sample_or_not_at_all(tmp_path):
+    Monitor(torch.optim.Adam([parameter(4)]), tmp_path / "run").close()
+    with pytest.raises(ValueError, match="pass seed=0 to continue"):
+        Monitor(torch.optim.Adam([parameter(4)]), tmp_path / "run", seed=1)
+    with pytest.raises(ValueError, match="pass coordinates=4096 to continue"):
+        Monitor(torch.optim.Adam([parameter(4)]), tmp_path / "run", coordinates="all")
+
+
+def test_a_disk_error_at_the_end_masks_nothing(monkeypatch, caplog, tmp_path):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    optimizer = torch.optim.Adam([parameter(4)])
+    with Monitor(optimizer, tmp_path / "run") as monitor:
+        step(optimizer)
+        monkeypatch.setattr(type(monitor._recorder.log), "commit", full)
+    assert "could not write the end of its record" in caplog.text
 
 
 def test_a_closed_monitor_says_so():

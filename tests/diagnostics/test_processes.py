@@ -80,11 +80,11 @@ def test_a_million_steps_of_200_tensors_stay_small_and_open_fast(tmp_path):
         for i, p in enumerate(params)
     ]
     recorder = Recorder(tmp_path / "run", describe(optimizer, 4, 0), watchers)
-    noise = np.random.default_rng(0).uniform(0.5, 1.5, (64, *recorder.last.shape))
+    noise = np.random.default_rng(0).uniform(0.5, 1.5, (64, *recorder.accumulators.last.shape))
     groups = {"lr": [1e-3], "beta1": [0.9], "beta2": [0.999], "weight_decay": [0.0]}
     for t in range(1_000_000):
         due = recorder.due()
-        recorder.last[:] = noise[t % 64]
+        recorder.accumulators.last[:] = noise[t % 64]
         recorder.stretches.current += 1e-3
         recorder.advance()
         if due:
