@@ -41,7 +41,7 @@ Log = Callable[[Tensor], object]
 Attach = Callable[[nn.Module, Optimizer, Path], AbstractContextManager[Log]]
 
 TARGETS = {"mlp": 1.25, "cnn": 1.05, "transformer": 1.03}
-INTERVAL = 32  # a block holds whole record intervals, or its ratio depends on whether a record fell into it
+INTERVAL = 64  # a block holds whole record intervals, or its ratio depends on whether a record fell into it
 BLOCK_SECONDS = 0.5
 FEWEST_PAIRS = 2
 COAST = 256  # records are dense at first, which a run's average hardly sees: they pass before the clock starts

@@ -169,10 +169,11 @@ class Monitor:
     def _before_step(self) -> None:
         self._armed = True
         self._watch_new_groups()
-        self._proving = self._recorder.due()
+        self._proving = self._recorder.schedule.proves(self.step + 1)
         groups, states = self.optimizer.param_groups, self.optimizer.state
-        for w in self._recorder.watchers:
-            w.before(groups[w.group], states.get(w.view.param, {}), self._proving)
+        if self._proving or (self._reader and any(self._reader.looks_ahead(group) for group in groups)):
+            for w in self._recorder.watchers:
+                w.before(groups[w.group], states.get(w.view.param, {}), self._proving)
 
     def _after_step(self) -> None:
         # A subclass that calls super().step() may fire the hooks twice, one pair inside the other. The inner post
@@ -182,16 +183,16 @@ class Monitor:
             return
         self._armed = False
         groups, states, step = self.optimizer.param_groups, self.optimizer.state, self.step + 1
-        outcomes = set()
+        outcomes: list[Outcome] = []
         for w in self._recorder.watchers if not self._refused_by_scaler() else []:
-            outcomes.add(w.after(groups[w.group], states.get(w.view.param, {}), step, self._proving))
+            outcomes.append(w.after(groups[w.group], states.get(w.view.param, {}), step, self._proving))
         if Outcome.STEPPED not in outcomes:
             self._note_skip(outcomes)
             return
         self._skipping = False
         self._recorder.advance()
         self._note_troubles()
-        if self._proving:
+        if self._recorder.due():
             self._recorder.record(self._schedules())
 
     def _recheck(self) -> None:
@@ -287,7 +288,7 @@ class Monitor:
         logger.warning("stepscope: %s", message)
         self._recorder.log.commit()
 
-    def _note_skip(self, outcomes: set[Outcome]) -> None:
+    def _note_skip(self, outcomes: list[Outcome]) -> None:
         if not self._skipping:
             why = (
                 "the optimizer's own counter did not advance (a loss scaler met non-finite gradients, say)"

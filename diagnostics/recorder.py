@@ -94,8 +94,8 @@ class Recorder:
     # --- as the run goes on ----------------------------------------------------------------------------------
 
     def due(self) -> bool:
-        """Return whether the coming step is one to record."""
-        return self.schedule.keeps(self.step + 1)
+        """Return whether the newest step is one to record."""
+        return self.schedule.keeps(self.step)
 
     def advance(self) -> None:
         """Take the newest step's sums in."""

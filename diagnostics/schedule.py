@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-FIRST_INTERVAL = 32
+FIRST_INTERVAL = 64
 """Records cost many times a step's sums, so evenly spread ones start this far apart."""
 
 
@@ -22,6 +22,10 @@ class Schedule:
     def keeps(self, step: int) -> bool:
         """Return whether `step` is recorded, and stays recorded as long as the interval is what it is."""
         return step % self.interval == 0 or geometric(step)
+
+    def proves(self, step: int) -> bool:
+        """Return whether the formula is proved and Δθ measured at `step`; that takes longer than a record alone."""
+        return step % (8 * self.interval) == 0 or geometric(step)
 
     def widen(self, step: int) -> bool:
         """Double the interval if the evenly spread records have outgrown the capacity; return whether it did."""

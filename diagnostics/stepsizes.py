@@ -96,6 +96,10 @@ class Reader(ABC):
     def remember(self, view: View, proving: bool) -> None:  # noqa: B027 - most readers need nothing
         """Note in `view.before` what the step will overwrite and is needed; `proving`: the self-check follows."""
 
+    def looks_ahead(self, group: Mapping[str, Any]) -> bool:
+        """Return whether a step must be prepared for by `remember`, or by noting θ, also when no proof follows."""
+        return self.adds_decay_to_gradient(group)
+
     def decays(self, group: Mapping[str, Any]) -> tuple[float, float]:
         """Return the decay rates of the momentum and of the second moment; NaN where there is none."""
         if "betas" in group:
@@ -345,6 +349,10 @@ class ASGD(Reader):
         shrink: Values = view.number("lambd") * view.before["eta"] * view.before["theta"]
         return shrink
 
+    def looks_ahead(self, group: Mapping[str, Any]) -> bool:
+        """Return that every step overwrites eta."""
+        return True
+
     def remember(self, view: View, proving: bool) -> None:
         """Note eta; before the first step it is the learning rate."""
         view.before["eta"] = float(view.state.get("eta", view.group["lr"]))
@@ -381,6 +389,10 @@ class Adafactor(Reader):
             row, column = view.state["row_var"].double(), view.state["col_var"].double()
             estimate = row @ column / row.mean(dim=-2, keepdim=True).clamp(min=eps1)
         return estimate.clamp(min=eps1**2)
+
+    def looks_ahead(self, group: Mapping[str, Any]) -> bool:
+        """Return that every step scales with RMS(θ)."""
+        return True
 
     def remember(self, view: View, proving: bool) -> None:
         """Note RMS(θ), which scales the step."""
