@@ -5,6 +5,7 @@ A committed row survives the death of the process, and a second process may read
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -12,7 +13,6 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -62,9 +62,7 @@ class MemoryLog:
         """Take a copy of the row."""
         if row.kind in REPLACED:
             self._rows = [old for old in self._rows if old.kind != row.kind]
-        self._rows.append(
-            replace(row, facts=dict(row.facts), numbers=None if row.numbers is None else row.numbers.copy())
-        )
+        self._rows.append(copy.deepcopy(row))
 
     def rows(self) -> list[Row]:
         """Return the rows in order."""
