@@ -184,8 +184,8 @@ def growth(steps: ArrayLike, a: ArrayLike, start: float) -> Growth:
         return Growth(-math.inf, -math.inf, -math.inf, Decision.VIOLATED, "a stands still: every stepsize is 0.")
     floor = VARIANCE_FLOOR * float(sums.max())
     slope, low, high = theil_sen(np.log(t), np.log(np.maximum(sums, floor)))
-    seen = f"over {len(t)} blocks a grows like t^{slope:.2f} [{low:.2f}, {high:.2f}]"
-    if slope >= 0.2:
+    seen = f"over {len(t)} blocks what a block adds to a goes like t^{slope:.2f} [{low:.2f}, {high:.2f}]"
+    if slope >= 0.2 and low > 0:
         return Growth(slope, low, high, Decision.HOLDS, f"{seen}: it keeps growing.")
     if high < 0.2:
         reason = f"over {len(t)} blocks the increments of a go like t^{slope:.2f} [{low:.2f}, {high:.2f}]"

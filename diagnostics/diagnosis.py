@@ -74,7 +74,7 @@ class Diagnosis:
 
     def __str__(self) -> str:
         """Return the report as plain text: the verdict, the checks one by one, the findings."""
-        return "\n".join([*self._head(), *self._checks(), *self._listed(), "", "Processing complete."])
+        return "\n".join([*self._head(), *self._checks(), *self._listed()])
 
     def _head(self) -> list[str]:
         facts = (

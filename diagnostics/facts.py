@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,20 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
         )
     if not any(group["params"] for group in optimizer.param_groups):
         raise ValueError("`optimizer` must have parameters to watch, got none; add them before the monitor.")
+
+
+def run_directory(directory: object) -> Path | None:
+    """Return where the run is kept."""
+    if directory is None:
+        return None
+    if not isinstance(directory, (str, Path)):
+        raise ValueError(
+            f"`directory` must be a path, got {type(directory).__name__}; pass a model by name, as `model=`."
+        )
+    path = Path(directory)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"`directory` must be a directory, got the file '{path}'; choose another name.")
+    return path
 
 
 def coordinate_limit(coordinates: int | str) -> int | None:

@@ -24,6 +24,7 @@ GAUSSIAN_RISE = 0.242  # c⁺/a = 0.242 (1-β2) under Gaussian noise, half of c/
 EPS_SHARE = 0.1  # below that, eps moves too few coordinates to matter
 SPIKE = 5.0  # stationary gradients keep RMS_t near 1, a single Gaussian coordinate below 5
 POOR_EFFICIENCY = 0.7
+RISES = 0.1  # the rule calls a slope flat from -0.1; the same distance above 0 is no longer flat
 ROUGH_SAMPLE = 0.1
 NOTHING = "Nothing to change."
 
@@ -64,9 +65,11 @@ def broke(e: Evidence) -> Finding | None:
     if e.broken is None:
         return None
     text, tensors = e.broken
+    first = next((event for event in e.trace.events if event.kind == "nonfinite"), None)
+    since = f" It began at step {first.step}: {_sentence(first.message)}" if first else ""
     return Finding(
         "The run broke",
-        text,
+        text + since,
         "docs/theory.md 3, R9-R10",
         tensors,
         e.window,
@@ -126,15 +129,22 @@ def noise_ball(e: Evidence) -> Finding | None:
     if e.variance.decision is not Decision.VIOLATED:
         return None
     also = " The bias condition is violated as well, see there." if e.bias.decision is Decision.VIOLATED else ""
+    constant = (
+        "With a constant learning rate and noisy gradients b/a tends to a constant for EVERY method, SGD included: the "
+        "run settles in a noise ball (or a limit cycle) whose size follows "
+        f"q_T = {e.variance.ratios[-1]:.3g}. That is not divergence."
+    )
+    rising = "It rises instead of falling or staying: the run has not settled, as is common while it still learns fast."
+    rises = e.variance.low > RISES
     return Finding(
         "Neighbourhood: the noise of the steps does not die out",
-        f"{_sentence(e.variance.reason)} With a constant learning rate and noisy gradients b/a tends to a constant "
-        "for EVERY method, SGD included: the run settles in a noise ball (or a limit cycle) whose size follows q_T "
-        f"= {e.variance.ratios[-1]:.3g}. That is not divergence.{also}",
+        f"{_sentence(e.variance.reason)} {rising if rises else constant}{also}",
         "docs/theory.md 4.1, P4",
         (),
         e.window,
-        "To shrink the ball, let the learning rate fall (1/sqrt(t), or anneal at the end), or enlarge the batch.",
+        "Train on and ask again; let the learning rate fall if the loss does not."
+        if rises
+        else "Let the learning rate fall (alpha/sqrt(t), cosine), enlarge the batch, or average the iterates.",
     )
 
 

@@ -58,7 +58,7 @@ class Monitor:
         facts.check_optimizer(optimizer)
         self._limit = facts.coordinate_limit(coordinates)
         self.optimizer, self.model, self.seed, self.strict = optimizer, model, seed, strict
-        self.directory = None if directory is None else Path(directory)
+        self.directory = facts.run_directory(directory)
         self._reader = reader_of(optimizer)
         self._watched: set[int] = set()
         self._groups_seen: list[tuple[int, int]] = []
@@ -68,6 +68,8 @@ class Monitor:
         self._recorder = Recorder(self.directory, meta, self._new_watchers())
         if self._reader is None:
             self._say_unreadable()
+        if self.step:
+            self._say_continued()
         self._handles: list[RemovableHandle] = [
             optimizer.register_step_pre_hook(self._guarded(Monitor._before_step)),
             optimizer.register_step_post_hook(self._guarded(Monitor._after_step)),
@@ -157,6 +159,11 @@ class Monitor:
         Raises:
             ValueError: if the state was made with other tensors, another seed or other `coordinates`.
         """
+        if not {"seed", "recorder"} <= set(state):
+            raise ValueError(
+                f"`state` must come from `Monitor.state_dict()`, got one with the keys {sorted(state)}; "
+                "pass the part of the checkpoint that holds it."
+            )
         if state["seed"] != self.seed:
             raise ValueError(
                 f"`state` must have been made with seed {self.seed}, got {state['seed']}: another seed watches other "
@@ -287,6 +294,13 @@ class Monitor:
         self._recorder.note("unreadable", message)
         logger.warning("stepscope: %s", message)
         self._recorder.log.commit()
+
+    def _say_continued(self) -> None:
+        where = f"stepscope continues the run in {self.directory} after step {self.step}"
+        logger.warning("%s; choose another directory for a new run", where)
+        if not self.optimizer.state and self._reader and self._reader.keeps_state:
+            self._recorder.note("moment reset", "the run goes on with an optimizer whose state is empty")
+            self._recorder.log.commit()
 
     def _note_skip(self, outcomes: list[Outcome]) -> None:
         if not self._skipping:

@@ -58,6 +58,8 @@ class Reader(ABC):
     decay_is_decoupled = False
     gauges_gradient = True
     """Whether sqrt(v) is a size of the gradient, so that RMS_t means something."""
+    keeps_state = True
+    """Whether an optimizer that has stepped has a state."""
 
     @abstractmethod
     def coefficients(self, view: View) -> Coefficients:
@@ -111,6 +113,7 @@ class SGD(Reader):
     """Stochastic gradient descent: the stepsize is the learning rate, with or without momentum."""
 
     gauges_gradient = False
+    keeps_state = False
     formula = "e = lr, on the momentum buffer (or g without momentum)"
 
     def coefficients(self, view: View) -> Coefficients:

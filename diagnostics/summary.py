@@ -45,17 +45,19 @@ class Summary:
     rows: list[Row]
 
     def __str__(self) -> str:
-        """Return the table as aligned plain text, words to the left and numbers to the right."""
-        table = [list(COLUMNS), *([_cell(row[name]) for name in COLUMNS] for row in self.rows)]
+        """Return the table as aligned plain text, below it the formulas by which the stepsizes were read."""
+        columns = [name for name in COLUMNS if name != "formula"]
+        table = [columns, *([_cell(row[name]) for name in columns] for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        words = [name in ("tensor", "formula") for name in COLUMNS]
-        return "\n".join(
+        lines = [
             "  ".join(
-                text.ljust(width) if word else text.rjust(width)
-                for text, width, word in zip(line, widths, words, strict=True)
+                text.rjust(width) if column else text.ljust(width)
+                for column, (text, width) in enumerate(zip(line, widths, strict=True))
             ).rstrip()
             for line in table
-        )
+        ]
+        formulas = dict.fromkeys(str(row["formula"]) for row in self.rows)
+        return "\n".join([*lines, *formulas])
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return the table as a DataFrame indexed by tensor."""

@@ -138,8 +138,9 @@ class Lengths:
 
 
 def lengths(trace: Trace, limit: int = PANELS) -> Lengths:
-    """Return update-to-weight ratios of the `limit` largest tensors at the records."""
-    keep = thin(trace.steps)
+    """Return update-to-weight ratios of the `limit` largest tensors at the records that measured a step."""
+    measured = np.flatnonzero(np.isfinite(trace.column("update_rms")).any(axis=1))
+    keep = measured[thin(trace.steps[measured])]
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = trace.column("update_rms")[keep] / trace.column("weight_rms")[keep]
     readable = (np.isfinite(relative) & (relative > 0)).any(axis=0)

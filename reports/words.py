@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ..diagnostics.conditions import Decision
 from ..diagnostics.diagnosis import MEANING, Diagnosis, Verdict
 from ..diagnostics.drift import Harm, HarmDecision
+from ..diagnostics.findings import RISES
 from ..diagnostics.trace import Trace
 from .numerals import fixed, interval, number, sentence, whole
 
@@ -176,8 +177,8 @@ def _limit_list(d: Diagnosis) -> Iterator[tuple[str, str]]:
     elif d.harm.decision is HarmDecision.HARMLESS and d.harm.rho < POOR:
         yield "skewed stepsizes", f"Adaptivity leaves {d.harm.rho:.0%} of the intended descent."
     if d.variance.decision is Decision.VIOLATED:
-        ball = number(float(d.variance.ratios[-1]))
-        yield "noise", f"The steps' noise does not die out against their length: b/a stays near {ball}."
+        ball, tends = number(float(d.variance.ratios[-1])), "rises to" if d.variance.low > RISES else "stays near"
+        yield "noise", f"The steps' noise does not die out against their length: b/a {tends} {ball}."
     if d.annealed:
         yield (
             "the horizon",

@@ -605,6 +605,16 @@ def test_a_custom_optimizer_without_a_number_for_lr(caplog):
     assert np.isnan(monitor.trace.groups["lr"]).all()
 
 
+def test_a_run_continued_with_a_fresh_optimizer_says_so(tmp_path, caplog):
+    for _ in range(2):
+        fresh = torch.optim.Adam([parameter(4)])
+        with Monitor(fresh, tmp_path / "run", strict=True):
+            step(fresh)
+    assert "continues the run" in caplog.text
+    kinds = [event.kind for event in Trace.load(tmp_path / "run").events]
+    assert kinds.count("moment reset") == 1
+
+
 # --- faults and bad input ------------------------------------------------------------------------------------
 
 
@@ -691,6 +701,12 @@ BAD = [
     (lambda p: Monitor(torch.optim.Adam([{"params": []}])), "must have parameters to watch, got none"),
     (lambda p: Monitor(torch.optim.Adam([p]), coordinates=0), 'positive integer or "all", got 0'),
     (lambda p: Monitor(torch.optim.Adam([p]), coordinates="some"), "got 'some'"),
+    (
+        lambda p: Monitor(torch.optim.Adam([p]), torch.nn.Linear(2, 2)),
+        "must be a path, got Linear; pass a model by name",
+    ),
+    (lambda p: Monitor(torch.optim.Adam([p]), __file__), "must be a directory, got the file"),
+    (lambda p: Monitor(torch.optim.Adam([p])).load_state_dict({"model": {}}), "keys \\['model'\\]"),
     (lambda p: Monitor(torch.optim.Adam([p])).log(loss=torch.ones(3)), r"got shape \(3,\)"),
     (lambda p: Monitor(torch.optim.Adam([p])).log(loss=None), "one element, got None"),
 ]
