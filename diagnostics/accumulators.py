@@ -110,7 +110,7 @@ class Accumulators:
 class Accumulator:
     """One tensor's row: what it is given of a step, and what it has summed up."""
 
-    def __init__(  # noqa: PLR0917 - rows of the arrays of `Accumulators`
+    def __init__(
         self,
         root: Array,
         each: Array,
@@ -180,9 +180,7 @@ def pointer(typing_context: Any, address: Any) -> Any:
 
 
 @compiled()
-def load(  # noqa: PLR0917 - called by position
-    address: int, size: int, index: NDArray[np.int64], numel: int, begin: int, out: Array
-) -> None:
+def load(address: int, size: int, index: NDArray[np.int64], numel: int, begin: int, out: Array) -> None:
     """Copy coordinates begin, begin + 1, … of the tensor at `address` to `out` as float64; those of `index` if given.
 
     `size` is that of an element in bytes, 4 or 8; an `address` of zero stands for ones.
@@ -200,7 +198,7 @@ def load(  # noqa: PLR0917 - called by position
 
 
 @compiled(error_model="numpy")
-def accumulate_all(  # noqa: PLR0917 - called with arrays by position
+def accumulate_all(
     jobs: NDArray[np.int64],
     layout: NDArray[np.int64],
     index: NDArray[np.int64],
@@ -237,7 +235,8 @@ def accumulate_all(  # noqa: PLR0917 - called with arrays by position
             members = lead[at_lead : at_lead + leading] if gathered or not sampled else chosen[:leading]
             load(v_address, size, members, numel, 0, v[:leading])
             load(g_address, size, members, numel, 0, g[:leading])
-            drift(v[:leading], g[:leading], now[p], stretch[:, at_lead : at_lead + leading])
+            a, z = at_lead, at_lead + leading
+            drift(v[:leading], g[:leading], now[p], stretch[0, a:z], stretch[1, a:z], stretch[2, a:z])
             last[p, RMS2] = last[p, RMS2] / last[p, ACTIVE] if last[p, ACTIVE] > 0 else 0.0
             last[p, STEPS] = 1.0
             then[p] = now[p]
@@ -246,21 +245,25 @@ def accumulate_all(  # noqa: PLR0917 - called with arrays by position
 
 
 @compiled(error_model="numpy")
-def drift(v: Array, g: Array, now: Array, stretch: Array) -> None:
-    """Add e·g, g and e of the first coordinates to the open stretch of the harm test."""
+def drift(v: Array, g: Array, now: Array, sum_eg: Array, sum_g: Array, sum_e: Array) -> None:
+    """Add e·g, g and e of the members of the harm test to its open stretch."""
     lr, gain, scale, eps = now
     for i in range(len(v)):
-        if 0.0 < v[i] < math.inf and abs(g[i]) < math.inf:
-            e = lr * (gain / (scale * math.sqrt(v[i]) + eps))
-            stretch[0, i] += e * g[i]
-            stretch[1, i] += g[i]
-            stretch[2, i] += e
+        v_i, g_i = v[i], g[i]
+        live = (v_i > 0.0) & (v_i < math.inf) & (abs(g_i) < math.inf)
+        v_i = v_i if live else 1.0
+        e = lr * (gain / (scale * math.sqrt(v_i) + eps))
+        e = e if live else 0.0
+        g_i = g_i if live else 0.0
+        sum_eg[i] += e * g_i
+        sum_g[i] += g_i
+        sum_e[i] += e
 
 
 # reassoc lets the sums run in vector lanes. No contraction: a fused multiply-add would make e_t - e_{t-1} of two
 # equal stepsizes differ from zero, and c = 0 is a statement that users rely on.
 @compiled(fastmath={"reassoc", "nsz"}, error_model="numpy")
-def accumulate(  # noqa: PLR0915, PLR0917 - one pass in compiled code, called with arrays by position
+def accumulate(  # noqa: PLR0915 - one pass in compiled code
     v: Array, g: Array, root: Array, each: tuple[Array, ...], now: Array, then: Array, out: Array
 ) -> None:
     """Add one step to the sums per coordinate `each` and to the sums over coordinates `out`.

@@ -20,7 +20,7 @@ from .recorder import Recorder
 from .sampling import Coordinates
 from .stepsizes import reader_of
 from .trace import SUMS, Trace
-from .watcher import Outcome, Watcher
+from .watcher import Outcome, Shared, Watcher
 
 if TYPE_CHECKING:
     from .diagnosis import Diagnosis
@@ -61,6 +61,7 @@ class Monitor:
         self.directory = facts.run_directory(directory)
         self._reader = reader_of(optimizer)
         self._watched: set[int] = set()
+        self._shared: Shared = {}
         self._groups_seen: list[tuple[int, int]] = []
         self._armed = self._proving = self._skipping = self._sick = self._jumping = False
         self._closed = self._stood_aside = False
@@ -190,6 +191,7 @@ class Monitor:
             return
         self._armed = False
         groups, states, step = self.optimizer.param_groups, self.optimizer.state, self.step + 1
+        self._shared.clear()
         outcomes: list[Outcome] = []
         for w in self._recorder.watchers if not self._refused_by_scaler() else []:
             outcomes.append(w.after(groups[w.group], states.get(w.view.param, {}), step, self._proving))
@@ -264,7 +266,7 @@ class Monitor:
                     self._watched.add(id(param))
                     name = names[id(param)]
                     coordinates = Coordinates(param, self._limit, self.seed, name)
-                    fresh.append(Watcher(param, name, g, coordinates, self._reader))
+                    fresh.append(Watcher(param, name, g, coordinates, self._reader, self._shared))
         self._groups_seen = self._group_sizes()
         return fresh
 

@@ -25,6 +25,10 @@ NOTHING: Values = np.empty(0)
 G2, STEPS, NONFINITE = SUMS.index("g2"), SUMS.index("steps"), SUMS.index("nonfinite")
 
 
+Shared = dict[tuple[int, float], tuple[str, Coefficients] | None]
+"""By group and step: the state entry that is v, with the scalars of the rule; None where v has to be computed."""
+
+
 class Outcome(Enum):
     """What a call of the optimizer did to one tensor."""
 
@@ -37,8 +41,16 @@ class Watcher:
     """Reads one parameter after every step. `trouble` explains why no stepsize is read, once it is not."""
 
     def __init__(
-        self, param: torch.Tensor, name: str, group: int, coordinates: Coordinates, reader: Reader | None
+        self,
+        param: torch.Tensor,
+        name: str,
+        group: int,
+        coordinates: Coordinates,
+        reader: Reader | None,
+        shared: Shared | None = None,
     ) -> None:
+        self.shared = {} if shared is None else shared
+        """What all tensors of a group have in common in the newest step; emptied by its owner before each."""
         self.name, self.group, self.reader = name, group, reader
         self.coordinates = coordinates
         self.accumulator: Accumulator
@@ -110,13 +122,18 @@ class Watcher:
 
     def point(self, reader: Reader, gradient: torch.Tensor) -> bool:
         """Let the sums read second moment and gradient where they lie; return False where that cannot be."""
-        view, stored = self.view, reader.stored(self.view.group)
-        if stored is None or view.group.get("maximize") or not self.coordinates.in_place(gradient):
+        view, key = self.view, (self.group, self.view.step)
+        if key not in self.shared:
+            stored = None if view.group.get("maximize") else reader.stored(view.group)
+            self.shared[key] = None if stored is None else (stored, reader.coefficients(view))
+        common = self.shared[key]
+        if common is None or not self.coordinates.in_place(gradient):
             return False
+        stored, now = common
         v = view.state[stored] if stored else None
         if v is not None and not (self.coordinates.in_place(v) and v.dtype is gradient.dtype):
             return False
-        self.accumulator.point(v, gradient, reader.coefficients(view))
+        self.accumulator.point(v, gradient, now)
         return True
 
     def intact(self) -> bool:
