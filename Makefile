@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help demo test fast slow check format bench build clean
+.PHONY: help demo test fast slow check docs format bench build clean
 
 help:
 	@echo "make demo    run the main job on real data and write demo/report.html"
 	@echo "make test    all tests: the fast suite, then the longer proofs"
 	@echo "make fast    the fast suite alone"
 	@echo "make check   ruff, format, mypy"
+	@echo "make docs    run every example, link and citation of the documents"
 	@echo "make bench   what monitoring costs, measured on this machine"
 	@echo "make build   wheel and sdist into dist/"
 
@@ -34,6 +35,9 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/python -m pytest tests/test_documents.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

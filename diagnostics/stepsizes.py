@@ -422,9 +422,6 @@ READERS: dict[type[torch.optim.Optimizer], Reader] = {
     torch.optim.Adafactor: Adafactor(),
 }
 
-WITHOUT_STEPSIZE = ("Muon", "Rprop", "LBFGS", "Lion", "Shampoo")
-"""Classes that are known to have no elementwise stepsize; their update size and alignment are recorded."""
-
 
 def reader_of(optimizer: torch.optim.Optimizer) -> Reader | None:
     """Return the reader for an optimizer's class or its nearest ancestor; None where no stepsize can be read."""
