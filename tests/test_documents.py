@@ -148,7 +148,7 @@ def test_every_reader_is_listed_with_the_formula_it_states():
     rows = re.findall(r"^\| `(\w+)` \| `(.*)` \|$", text("docs/optimizers.md"), re.MULTILINE)
     stated = {optimizer.__name__: reader.formula for optimizer, reader in stepsizes.READERS.items()}
     assert {name: formula for name, formula in rows if formula.startswith("e = ")} == stated
-    for name in stepsizes.WITHOUT_STEPSIZE:
+    for name in ("Muon", "Rprop", "LBFGS"):
         assert name in text("docs/optimizers.md")
 
 
