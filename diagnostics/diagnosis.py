@@ -17,7 +17,7 @@ import numpy as np
 from .conditions import Condition, Decision, Growth
 from .drift import Harm, HarmDecision
 from .evidence import Evidence, gather, judged_start
-from .findings import Finding, findings_of
+from .findings import Finding, findings_of, sentence
 from .trace import Trace
 
 __all__ = ["Diagnosis", "Finding", "Verdict", "diagnose", "judged_start"]
@@ -159,16 +159,12 @@ def _reason(verdict: Verdict, e: Evidence) -> str:
     open_ones = [c.reason for c in (e.variance, e.bias, e.growth) if c.decision is Decision.INCONCLUSIVE]
     if e.dormant and not open_ones:
         open_ones = ["both conditions hold, but a is carried by dormant coordinates and not by those that learn"]
-    return f"{meaning} {_sentence(next(iter(open_ones), 'stepsizes and gradients died out together'))}"
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    return f"{meaning} {sentence(next(iter(open_ones), 'stepsizes and gradients died out together'))}"
 
 
 def _wrap(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(
-        _sentence(text),
+        sentence(text),
         WIDTH,
         initial_indent=indent,
         subsequent_indent=indent,

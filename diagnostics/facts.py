@@ -14,9 +14,8 @@ import numpy as np
 import torch
 
 from .stepsizes import Reader
+from .store import FORMAT
 from .trace import COLUMNS
-
-FORMAT = 1
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:

@@ -66,7 +66,7 @@ def broke(e: Evidence) -> Finding | None:
         return None
     text, tensors = e.broken
     first = next((event for event in e.trace.events if event.kind == "nonfinite"), None)
-    since = f" It began at step {first.step}: {_sentence(first.message)}" if first else ""
+    since = f" It began at step {first.step}: {sentence(first.message)}" if first else ""
     return Finding(
         "The run broke",
         text + since,
@@ -103,7 +103,7 @@ def died_out(e: Evidence) -> Finding | None:
     advice = "Let the learning rate fall no faster than 1/sqrt(t); summing AdaGrad has a sqrt(t) of its own."
     return Finding(
         "Stalled: the stepsizes died out" if e.stalled else "At rest: stepsizes and gradients died out together",
-        f"{_sentence(e.growth.reason)} The run can move no further than a finite sum of steps.{left}",
+        f"{sentence(e.growth.reason)} The run can move no further than a finite sum of steps.{left}",
         "docs/theory.md 4.1, P8",
         (),
         e.window,
@@ -117,7 +117,7 @@ def certificate(e: Evidence) -> Finding | None:
         return None
     return Finding(
         "Certificate: theory lets these steps converge",
-        f"Both conditions hold and a keeps growing. {_sentence(e.variance.reason)} {_sentence(e.bias.reason)}",
+        f"Both conditions hold and a keeps growing. {sentence(e.variance.reason)} {sentence(e.bias.reason)}",
         "docs/theory.md 1.5 and 4.5",
         (),
         e.window,
@@ -138,7 +138,7 @@ def noise_ball(e: Evidence) -> Finding | None:
     rises = e.variance.low > RISES
     return Finding(
         "Neighbourhood: the noise of the steps does not die out",
-        f"{_sentence(e.variance.reason)} {rising if rises else constant}{also}",
+        f"{sentence(e.variance.reason)} {rising if rises else constant}{also}",
         "docs/theory.md 4.1, P4",
         (),
         e.window,
@@ -154,7 +154,7 @@ def horizon(e: Evidence) -> Finding | None:
         return None
     return Finding(
         "Finite horizon: one run cannot test the variance condition",
-        _sentence(e.variance.reason),
+        sentence(e.variance.reason),
         "docs/theory.md 4.1, P5",
         (),
         e.window,
@@ -174,7 +174,7 @@ def rises(e: Evidence) -> Finding | None:
     origin = f" Of the rises, {', '.join(shares)}." if shares else ""
     return Finding(
         "No certificate: the stepsizes keep rising",
-        f"{_sentence(e.bias.reason)}{origin}{_gaussian(e)} The condition is sufficient, not necessary: a violation "
+        f"{sentence(e.bias.reason)}{origin}{_gaussian(e)} The condition is sufficient, not necessary: a violation "
         "means no certificate, not divergence; whether the rises do harm is measured apart.",
         "docs/theory.md 4.1, P6",
         _largest(e, e.increment("c_plus")),
@@ -205,7 +205,7 @@ def unresolved(e: Evidence) -> Finding | None:
         return None
     return Finding(
         "Harm could not be resolved",
-        f"{_sentence(e.harm.reason)} This is neither an alarm nor an all-clear.",
+        f"{sentence(e.harm.reason)} This is neither an alarm nor an all-clear.",
         "docs/theory.md 4.6",
         (),
         (e.harm.first_step, e.harm.last_step),
@@ -225,7 +225,7 @@ def not_yet(e: Evidence) -> Finding | None:
     reasons = [c.reason for c in unsettled] + [e.growth.reason] * (len(needed) > len(unsettled))
     return Finding(
         "Not decided yet",
-        " ".join(_sentence(reason) for reason in dict.fromkeys(reasons)),
+        " ".join(sentence(reason) for reason in dict.fromkeys(reasons)),
         "docs/theory.md 4.2",
         (),
         e.window,
@@ -321,7 +321,7 @@ def interruptions(e: Evidence) -> Finding | None:
     counts = ", ".join(f"{kind}: {n}" for kind in kinds if (n := sum(ev.kind == kind for ev in events)))
     return Finding(
         "The run was interrupted",
-        f"{counts[:1].upper()}{counts[1:]}. The last, at step {events[-1].step}: {_sentence(events[-1].message)}",
+        f"{counts[:1].upper()}{counts[1:]}. The last, at step {events[-1].step}: {sentence(events[-1].message)}",
         "docs/theory.md 4.1, P7",
         _tensors(events),
         _span(events),
@@ -338,7 +338,7 @@ def unreadable(e: Evidence) -> Finding | None:
     return Finding(
         "Tensors without a readable stepsize",
         f"{len(names)} of {len(e.trace.tensors)} tensors have no stepsize here and are left out of a, b "
-        f"and c. " + " ".join(_sentence(message) for message in list(messages)[:3]),
+        f"and c. " + " ".join(sentence(message) for message in list(messages)[:3]),
         "docs/theory.md 4.1, P10",
         names,
         None,
@@ -403,7 +403,8 @@ def _span(events: Sequence[Event]) -> tuple[int, int] | None:
     return (min(steps), max(steps)) if steps else None
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """Return text with a capital at its head and a full stop at its end."""
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 

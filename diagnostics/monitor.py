@@ -328,6 +328,7 @@ class Monitor:
             w.trouble = None
         if failed:
             recorder.write_layout()
+            recorder.log.commit()
         nonfinite = recorder.accumulators.last[:, NONFINITE]
         sick = bool(np.count_nonzero(nonfinite))
         if sick and not self._sick:
@@ -335,9 +336,8 @@ class Monitor:
             first = recorder.watchers[where[0]].name
             recorder.note("nonfinite", f"NaN or infinite values in {len(where)} tensors, first {first}", first)
             recorder.save_flight()
-        self._sick = sick
-        if jumped or failed or sick:
             recorder.log.commit()
+        self._sick = sick
 
     def _note_jump(self, jumped: list[Watcher]) -> None:
         """Tell once of a run of jumps, and once for all tensors that jumped together."""
@@ -347,6 +347,7 @@ class Monitor:
             kind = "moment reset" if now < then else "step jump"
             went = f"the optimizer's counter went from {then:g} to {now:g}"
             self._recorder.note(kind, f"{went} in {len(jumped)} tensors", first.name)
+            self._recorder.log.commit()
         for w in jumped:
             w.jump = None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..diagnostics.conditions import Decision
 from ..diagnostics.diagnosis import MEANING, Diagnosis, Verdict
 from ..diagnostics.drift import Harm, HarmDecision
-from ..diagnostics.findings import RISES
+from ..diagnostics.findings import NOTHING, RISES
 from ..diagnostics.trace import Trace
 from .numerals import fixed, interval, number, sentence, whole
 
@@ -187,7 +187,7 @@ def _limit_list(d: Diagnosis) -> Iterator[tuple[str, str]]:
 
 
 def _changes(d: Diagnosis) -> tuple[str, tuple[str, ...]]:
-    tries = list(dict.fromkeys(f.suggestion for f in d.findings if f.suggestion != "Nothing to change."))
+    tries = list(dict.fromkeys(f.suggestion for f in d.findings if f.suggestion != NOTHING))
     measured = "Not measured: how the same gradients would have stepped under another method."
     if not tries:
         return "nothing needed", (measured,)
