@@ -15,6 +15,7 @@ A coordinate counts from its first non-zero second moment: until then the optimi
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,11 +33,11 @@ from .trace import SUMS
 
 Array = NDArray[np.float64]
 
-Compiled = TypeVar("Compiled", bound=Callable[..., None])
+Compiled = TypeVar("Compiled", bound=Callable[..., Any])
 
 PER_COORDINATE = 4
 """a, b, c and c_plus are also kept per coordinate, for the standard errors of a sample."""
-ACTIVE, RMS2, STEPS = (SUMS.index(name) for name in ("active", "rms2", "steps"))
+ACTIVE, NONFINITE, RMS2, STEPS = (SUMS.index(name) for name in ("active", "nonfinite", "rms2", "steps"))
 BLOCK = 4096
 """Coordinates that the compiled loop holds at a time; four arrays of them lie in a first- or second-level cache."""
 
@@ -50,22 +51,31 @@ class Coefficients(NamedTuple):
     eps: float
 
 
+JOB = struct.Struct("=6q4d")
+"""What a tensor is given of a step: the addresses of v and g, the size of an element in bytes (0: no step), whether
+just the watched coordinates lie there, whether all coordinates are to be summed and where v before the step lies
+(0: it was zero), and the coefficients."""
+COEFFICIENTS = 6  # their place in a job
+NO_JOB = (0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0)
+
+
 class Accumulators:
     """The running sums of all watched tensors, one row a tensor, so that a step takes one call of compiled code.
 
-    `last` has the newest step's sums over coordinates, shape `(tensors, len(SUMS))`. `stretch` is the open stretch of
-    the harm test, `(3, coordinates)`, which the first coordinates of every tensor add to.
+    `last` has the newest step's sums over coordinates and `sums` those of all steps, both `(tensors, len(SUMS))`;
+    `rms2_max` is the largest RMS_t² so far, `(tensors,)`.
     """
 
     def __init__(self) -> None:
-        self.last = np.zeros((0, len(SUMS)))
+        self.last, self.sums, self.rms2_max = np.zeros((0, len(SUMS))), np.zeros((0, len(SUMS))), np.zeros(0)
+        self._coordinates: list[Coordinates] = []
         self._root, self._each = np.zeros(0), np.zeros((PER_COORDINATE, 0))
         self._index, self._lead = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        self._scratch, self._unkept = np.zeros((2, BLOCK)), np.zeros((PER_COORDINATE, BLOCK))
-        self._layout, self._jobs = np.zeros((0, 4), np.int64), np.zeros((0, 4), np.int64)
-        self._now = self._then = np.zeros((0, 4))
-        self._held: list[tuple[Array, Array]] = []
-        """Arrays that a job points to."""
+        self._scratch, self._unkept = np.zeros((3, BLOCK)), np.zeros((PER_COORDINATE, BLOCK))
+        self._layout, self._jobs = np.zeros((0, 4), np.int64), np.zeros((0, JOB.size // 8), np.int64)
+        self._then = np.zeros((0, 4))
+        self._held: list[object] = []
+        """What a job points to and nobody else keeps."""
 
     def extend(self, coordinates: Sequence[Coordinates]) -> list[Accumulator]:
         """Make room for more tensors; return a handle for every row, the old ones included."""
@@ -77,15 +87,22 @@ class Accumulators:
         self._lead = np.concatenate([self._lead, *(c.lead_index for c in coordinates)])
         self._root = np.pad(self._root, (0, watched.sum() - len(self._root)))
         self._each = np.pad(self._each, ((0, 0), (0, sampled.sum() - self._each.shape[1])))
-        self.last, self._now, self._then = (np.pad(x, ((0, more), (0, 0))) for x in (self.last, self._now, self._then))
-        self._jobs = np.pad(self._jobs, ((0, more), (0, 0)))
-        root, each = np.split(self._root, watched.cumsum()[:-1]), np.split(self._each, sampled.cumsum()[:-1], axis=1)
-        rows = zip(root, each, self.last, self._jobs, self._now, self._then, strict=True)
-        return [Accumulator(r, e, last, job, now, then, self._held) for r, e, last, job, now, then in rows]
+        self.rms2_max = np.pad(self.rms2_max, (0, more))
+        self.last, self.sums, self._then, self._jobs = (
+            np.pad(x, ((0, more), (0, 0))) for x in (self.last, self.sums, self._then, self._jobs)
+        )
+        roots, eaches = np.split(self._root, watched.cumsum()[:-1]), np.split(self._each, sampled.cumsum()[:-1], axis=1)
+        self._coordinates += coordinates
+        rows = zip(self._coordinates, roots, eaches, self.last, self._jobs, self._then, strict=True)
+        return [Accumulator(*row, self._held) for row in rows]
 
-    def add(self, stretch: Array) -> None:
-        """Add the step that the handles were given, and forget it."""
-        accumulate_all(
+    def add(self, stretch: Array, kept: NDArray[np.float32]) -> bool:
+        """Add the step that the handles were given, and forget it; return whether it met a non-finite number.
+
+        `stretch` is the open stretch of the harm test, `(3, coordinates)`, which the first coordinates of every tensor
+        add to; `kept` is where the flight recorder wants the step's first sums, `(tensors, columns)`.
+        """
+        sick: bool = accumulate_all(
             self._jobs,
             self._layout,
             self._index,
@@ -94,12 +111,16 @@ class Accumulators:
             self._each,
             self._unkept,
             stretch,
-            self._now,
+            self._jobs.view(np.float64),
             self._then,
             self._scratch,
             self.last,
+            self.sums,
+            self.rms2_max,
+            kept,
         )
         self._held.clear()
+        return sick
 
     def clear(self) -> None:
         """Forget what the handles were given, after a step that went wrong."""
@@ -112,38 +133,63 @@ class Accumulator:
 
     def __init__(
         self,
+        coordinates: Coordinates,
         root: Array,
         each: Array,
         last: Array,
         job: NDArray[np.int64],
-        now: Array,
         then: Array,
-        held: list[tuple[Array, Array]],
+        held: list[object],
     ) -> None:
         self.root = root
         """sqrt(v) of the newest step, `(watched,)`; zero before the first."""
         self.each = each
         """a, b, c and c_plus per coordinate of a sample, `(4, watched)`; `(4, 0)` where all are watched."""
         self.last, self.then = last, then
-        self._job, self._now = job, now
-        self._held = held
+        self._job, self._held, self._coordinates = memoryview(job).cast("B"), held, coordinates
+        self._known: torch.Tensor | None = None
+        self._address = 0
+        """A second moment found in place, and where: most optimizers keep it there for the whole run."""
 
-    def point(self, v: torch.Tensor | None, g: torch.Tensor, now: Coefficients) -> None:
-        """Take this step from whole contiguous tensors in memory, `v` None for 1; they must outlive `add`."""
-        self._job[:] = 0 if v is None else v.data_ptr(), g.data_ptr(), g.element_size(), 0
-        self._now[:] = now
+    def point(
+        self,
+        v: torch.Tensor | None,
+        g: torch.Tensor,
+        now: Coefficients,
+        survey: bool = False,
+        before: torch.Tensor | None = None,
+    ) -> bool:
+        """Take this step from whole tensors, `v` None for 1, which must outlive `add`; False where that cannot be.
+
+        A `survey`, whose tensors may be copies, sums over all coordinates in place of the sample; `before` is v before
+        the step, None for zero.
+        """
+        in_place = self._coordinates.in_place
+        if not in_place(g) or not (v is None or v.dtype is g.dtype):
+            return False
+        address = 0
+        if v is not None:
+            if v is not self._known or v.data_ptr() != self._address:
+                if not in_place(v):
+                    return False
+                self._known, self._address = v, v.data_ptr()
+            address = self._address
+        past = 0 if before is None else before.data_ptr()
+        if survey:
+            self._held.append((v, g, before))
+        JOB.pack_into(self._job, 0, address, g.data_ptr(), g.element_size(), 0, survey, past, *now)
+        return True
 
     def hold(self, v: NDArray[np.floating], g: NDArray[np.floating], now: Coefficients) -> None:
         """Take this step from arrays of the watched coordinates, `(watched,)`."""
         held = np.ascontiguousarray(v, np.float64), np.ascontiguousarray(g, np.float64)
         self._held.append(held)
-        self._job[:] = held[0].ctypes.data, held[1].ctypes.data, 8, 1
-        self._now[:] = now
+        JOB.pack_into(self._job, 0, held[0].ctypes.data, held[1].ctypes.data, 8, 1, 0, 0, *now)
 
     def idle(self) -> None:
         """Take nothing from this step."""
         self.last[:] = 0.0
-        self._job[:] = 0
+        JOB.pack_into(self._job, 0, *NO_JOB)
 
     def forget(self) -> None:
         """Compare the next stepsize with nothing: what comes is not the successor of what was."""
@@ -156,17 +202,17 @@ class Accumulator:
         return stepsizes
 
 
-def compiled(**options: Any) -> Callable[[Compiled], Compiled]:
-    """Compile with numba, kept on disk for the next process where a place for that can be written."""
+def compiled(function: Compiled) -> Compiled:
+    """Compile with numba, kept on disk for the next process where a place for that can be written.
 
-    def decorate(function: Compiled) -> Compiled:
-        try:
-            kept: Compiled = numba.njit(cache=True, **options)(function)
-        except RuntimeError:
-            kept = numba.njit(**options)(function)
-        return kept
-
-    return decorate
+    Always call the function with the same types: processes that first compile it for different ones at the same time
+    overwrite each other's files in numba's store, and what is loaded from there later may be the wrong code.
+    """
+    try:
+        kept: Compiled = numba.njit(cache=True, error_model="numpy")(function)
+    except RuntimeError:
+        kept = numba.njit(error_model="numpy")(function)
+    return kept
 
 
 @intrinsic
@@ -179,7 +225,20 @@ def pointer(typing_context: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-@compiled()
+@numba.njit
+def gather(values: NDArray[np.floating], index: NDArray[np.int64], begin: int, out: Array) -> None:
+    """Copy values[index[begin]], … to `out`, or values[begin], … where `index` is empty."""
+    if len(index):
+        chosen = index[begin : begin + len(out)]
+        for i in range(len(out)):
+            out[i] = values[chosen[i]]
+    else:
+        whole = values[begin : begin + len(out)]
+        for i in range(len(out)):
+            out[i] = whole[i]
+
+
+@numba.njit
 def load(address: int, size: int, index: NDArray[np.int64], numel: int, begin: int, out: Array) -> None:
     """Copy coordinates begin, begin + 1, … of the tensor at `address` to `out` as float64; those of `index` if given.
 
@@ -188,16 +247,12 @@ def load(address: int, size: int, index: NDArray[np.int64], numel: int, begin: i
     if address == 0:
         out[:] = 1.0
     elif size == 4:
-        single = carray(pointer(address), numel, np.float32)  # type: ignore[call-arg]
-        for i in range(len(out)):
-            out[i] = single[index[begin + i]] if len(index) else single[begin + i]
+        gather(carray(pointer(address), numel, np.float32), index, begin, out)  # type: ignore[call-arg]
     else:
-        double = carray(pointer(address), numel, np.float64)  # type: ignore[call-arg]
-        for i in range(len(out)):
-            out[i] = double[index[begin + i]] if len(index) else double[begin + i]
+        gather(carray(pointer(address), numel, np.float64), index, begin, out)  # type: ignore[call-arg]
 
 
-@compiled(error_model="numpy")
+@compiled
 def accumulate_all(
     jobs: NDArray[np.int64],
     layout: NDArray[np.int64],
@@ -207,18 +262,23 @@ def accumulate_all(
     each: Array,
     unkept: Array,
     stretch: Array,
-    now: Array,
+    coefficients: Array,
     then: Array,
     scratch: Array,
     last: Array,
-) -> None:
-    """Add one step of every tensor that has a job, and take the jobs off the list."""
+    sums: Array,
+    rms2_max: Array,
+    kept: NDArray[np.float32],
+) -> bool:
+    """Add one step of every tensor that has a job, and take the jobs off the list; tell of non-finite numbers."""
     v, g = scratch[0], scratch[1]
     none = np.empty(0, np.int64)
     at = at_sampled = at_lead = 0
+    sick = False
     for p in range(len(jobs)):
         watched, sampled, numel, leading = layout[p]
-        v_address, g_address, size, gathered = jobs[p]
+        v_address, g_address, size, gathered, survey, before = jobs[p, :COEFFICIENTS]
+        now = coefficients[p, COEFFICIENTS:]
         if size > 0:
             chosen = none if gathered else index[at_sampled : at_sampled + sampled]
             last[p] = 0.0
@@ -228,23 +288,49 @@ def accumulate_all(
                 load(v_address, size, chosen, numel, begin, v[:n])
                 load(g_address, size, chosen, numel, begin, g[:n])
                 # Rows by name, each in one piece: only then does the compiler use vector lanes.
-                kept, a, z = (each, at_sampled + begin, at_sampled + end) if sampled else (unkept, 0, n)
-                rows = (kept[0, a:z], kept[1, a:z], kept[2, a:z], kept[3, a:z])
-                accumulate(v[:n], g[:n], root[at + begin : at + end], rows, now[p], then[p], last[p])
+                own, a, z = (each, at_sampled + begin, at_sampled + end) if sampled and not survey else (unkept, 0, n)
+                rows = (own[0, a:z], own[1, a:z], own[2, a:z], own[3, a:z])
+                accumulate(v[:n], g[:n], root[at + begin : at + end], rows, now, then[p], last[p])
+            if survey:
+                last[p] = 0.0
+                for begin in range(0, numel, BLOCK):
+                    n = min(BLOCK, numel - begin)
+                    load(v_address, size, none, numel, begin, v[:n])
+                    load(g_address, size, none, numel, begin, g[:n])
+                    root_before = scratch[2, :n]
+                    if before == 0:
+                        root_before[:] = 0.0
+                    else:
+                        load(before, size, none, numel, begin, root_before)
+                        root_before[:] = np.sqrt(root_before)
+                    rows = (unkept[0, :n], unkept[1, :n], unkept[2, :n], unkept[3, :n])
+                    accumulate(v[:n], g[:n], root_before, rows, now, then[p], last[p])
+                for k in range(last.shape[1]):
+                    if k != RMS2:
+                        last[p, k] *= watched / numel  # as if the sample had been like the whole
             # The members of the harm test: the first of a sample, and a sample of their own where all are watched.
             members = lead[at_lead : at_lead + leading] if gathered or not sampled else chosen[:leading]
             load(v_address, size, members, numel, 0, v[:leading])
             load(g_address, size, members, numel, 0, g[:leading])
             a, z = at_lead, at_lead + leading
-            drift(v[:leading], g[:leading], now[p], stretch[0, a:z], stretch[1, a:z], stretch[2, a:z])
-            last[p, RMS2] = last[p, RMS2] / last[p, ACTIVE] if last[p, ACTIVE] > 0 else 0.0
+            drift(v[:leading], g[:leading], now, stretch[0, a:z], stretch[1, a:z], stretch[2, a:z])
+            active = last[p, ACTIVE] * (numel / watched if survey else 1.0)
+            last[p, RMS2] = last[p, RMS2] / active if active > 0 else 0.0
             last[p, STEPS] = 1.0
-            then[p] = now[p]
+            then[p] = now
             jobs[p, 2] = 0
         at, at_sampled, at_lead = at + watched, at_sampled + sampled, at_lead + leading
+        sick |= last[p, NONFINITE] > 0
+        if last[p, RMS2] > rms2_max[p]:
+            rms2_max[p] = last[p, RMS2]
+        for k in range(last.shape[1]):
+            sums[p, k] += last[p, k]
+        for k in range(kept.shape[1]):
+            kept[p, k] = last[p, k]
+    return sick
 
 
-@compiled(error_model="numpy")
+@numba.njit(error_model="numpy")
 def drift(v: Array, g: Array, now: Array, sum_eg: Array, sum_g: Array, sum_e: Array) -> None:
     """Add e·g, g and e of the members of the harm test to its open stretch."""
     lr, gain, scale, eps = now
@@ -262,7 +348,7 @@ def drift(v: Array, g: Array, now: Array, sum_eg: Array, sum_g: Array, sum_e: Ar
 
 # reassoc lets the sums run in vector lanes. No contraction: a fused multiply-add would make e_t - e_{t-1} of two
 # equal stepsizes differ from zero, and c = 0 is a statement that users rely on.
-@compiled(fastmath={"reassoc", "nsz"}, error_model="numpy")
+@numba.njit(fastmath={"reassoc", "nsz"}, error_model="numpy")
 def accumulate(  # noqa: PLR0915 - one pass in compiled code
     v: Array, g: Array, root: Array, each: tuple[Array, ...], now: Array, then: Array, out: Array
 ) -> None:

@@ -24,11 +24,11 @@ class FlightRecorder:
         self.steps = np.zeros(LENGTH, np.int64)
         self.ring = np.zeros((LENGTH, tensors, len(KEPT)), np.float32)
 
-    def add(self, step: int, last: NDArray[np.float64]) -> None:
-        """Keep one step's sums `(tensors, len(SUMS))` in place of the oldest."""
-        slot = step % LENGTH
-        self.steps[slot] = step
-        self.ring[slot] = last[:, : len(KEPT)]
+    def slot(self, step: int) -> NDArray[np.float32]:
+        """Return where the sums of `step` go, `(tensors, len(KEPT))`, in place of the oldest."""
+        self.steps[step % LENGTH] = step
+        place: NDArray[np.float32] = self.ring[step % LENGTH]
+        return place
 
     def window(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the kept steps, oldest first, and their sums `(steps, tensors, len(KEPT))`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,11 +16,13 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from . import facts
+from .glance import glance
 from .recorder import Recorder
 from .sampling import Coordinates
+from .schedule import OPENING
 from .stepsizes import reader_of
 from .trace import SUMS, Trace
-from .watcher import Outcome, Shared, Watcher
+from .watcher import Outcome, Watcher
 
 if TYPE_CHECKING:
     from .diagnosis import Diagnosis
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("stepscope")
 NONFINITE = SUMS.index("nonfinite")
+SURVEYED = 2**22
+"""Elements of a model up to which all coordinates are summed in the opening: it copies the second moment each step."""
 
 
 class Monitor:
@@ -61,8 +65,8 @@ class Monitor:
         self.directory = facts.run_directory(directory)
         self._reader = reader_of(optimizer)
         self._watched: set[int] = set()
-        self._shared: Shared = {}
         self._groups_seen: list[tuple[int, int]] = []
+        self._by_group: dict[int, list[Watcher]] = {}
         self._armed = self._proving = self._skipping = self._sick = self._jumping = False
         self._closed = self._stood_aside = False
         meta = facts.describe(optimizer, coordinates, seed)
@@ -178,10 +182,11 @@ class Monitor:
         self._armed = True
         self._watch_new_groups()
         self._proving = self._recorder.schedule.proves(self.step + 1)
+        surveying = self.step < OPENING and sum(w.size for w in self._recorder.watchers) <= SURVEYED
         groups, states = self.optimizer.param_groups, self.optimizer.state
         if self._proving or (self._reader and any(self._reader.looks_ahead(group) for group in groups)):
             for w in self._recorder.watchers:
-                w.before(groups[w.group], states.get(w.view.param, {}), self._proving)
+                w.before(groups[w.group], states.get(w.view.param, {}), self._proving, surveying)
 
     def _after_step(self) -> None:
         # A subclass that calls super().step() may fire the hooks twice, one pair inside the other. The inner post
@@ -191,24 +196,39 @@ class Monitor:
             return
         self._armed = False
         groups, states, step = self.optimizer.param_groups, self.optimizer.state, self.step + 1
-        self._shared.clear()
-        outcomes: list[Outcome] = []
-        for w in self._recorder.watchers if not self._refused_by_scaler() else []:
-            outcomes.append(w.after(groups[w.group], states.get(w.view.param, {}), step, self._proving))
+        outcomes: set[Outcome] = set()
+        closer: Sequence[Watcher] = []
+        if not self._refused_by_scaler():
+            closer = self._recorder.watchers if self._proving else self._glance(step)
+            outcomes = {w.after(groups[w.group], states.get(w.view.param, {}), step, self._proving) for w in closer}
+            if len(closer) < len(self._recorder.watchers):
+                outcomes.add(Outcome.STEPPED)
         if Outcome.STEPPED not in outcomes:
             self._note_skip(outcomes)
             return
         self._skipping = False
-        self._recorder.advance()
-        self._note_troubles()
+        sick = self._recorder.advance()
+        self._note_troubles(closer)
+        if sick or self._sick:
+            self._note_nonfinite(sick)
         if self._recorder.due():
             self._recorder.record(self._schedules())
+
+    def _glance(self, step: int) -> Sequence[Watcher]:
+        """Hand the sums what needs no closer look; return the watchers that do."""
+        if self._reader is None:
+            return self._recorder.watchers
+        groups, states = self.optimizer.param_groups, self.optimizer.state
+        left: list[Watcher] = []
+        for g, watchers in self._by_group.items():
+            left += glance(watchers, self._reader, groups[g], states, step)
+        return left
 
     def _recheck(self) -> None:
         if self._proving:
             for w in self._recorder.watchers:
                 w.recheck()
-            self._note_troubles()
+            self._note_troubles(self._recorder.watchers)
 
     def _refused_by_scaler(self) -> bool:
         """Return whether a loss scaler told a fused optimizer to leave the parameters alone."""
@@ -220,7 +240,7 @@ class Monitor:
         self._recorder.note("state loaded", message)
         for w in self._recorder.watchers:
             w.reload(self.optimizer.state.get(w.view.param, {}))
-        self._note_troubles()
+        self._note_troubles(self._recorder.watchers)
 
     def _guarded(self, hook: Callable[[Monitor], None]) -> Callable[..., None]:
         """Return the hook such that a fault inside it is reported once and the training goes on unwatched.
@@ -233,8 +253,7 @@ class Monitor:
             if self._closed or os.getpid() != owner or _runs_out_of_sight():
                 return
             try:
-                with np.errstate(all="ignore"):  # a diverging run is no fault of ours
-                    hook(self)
+                hook(self)
             except Exception as fault:
                 self._recorder.accumulators.clear()
                 if self.strict:
@@ -266,7 +285,8 @@ class Monitor:
                     self._watched.add(id(param))
                     name = names[id(param)]
                     coordinates = Coordinates(param, self._limit, self.seed, name)
-                    fresh.append(Watcher(param, name, g, coordinates, self._reader, self._shared))
+                    fresh.append(Watcher(param, name, g, coordinates, self._reader))
+                    self._by_group.setdefault(g, []).append(fresh[-1])
         self._groups_seen = self._group_sizes()
         return fresh
 
@@ -304,7 +324,7 @@ class Monitor:
             self._recorder.note("moment reset", "the run goes on with an optimizer whose state is empty")
             self._recorder.log.commit()
 
-    def _note_skip(self, outcomes: list[Outcome]) -> None:
+    def _note_skip(self, outcomes: set[Outcome]) -> None:
         if not self._skipping:
             why = (
                 "the optimizer's own counter did not advance (a loss scaler met non-finite gradients, say)"
@@ -314,25 +334,26 @@ class Monitor:
             self._recorder.note("skipped", f"a call of `step()` moved nothing: {why}")
         self._skipping = True
 
-    def _note_troubles(self) -> None:
+    def _note_troubles(self, watchers: Sequence[Watcher]) -> None:
         recorder = self._recorder
-        jumped = [w for w in recorder.watchers if w.jump is not None]
+        jumped = [w for w in watchers if w.jump is not None]
         if jumped:
             self._note_jump(jumped)
         self._jumping = bool(jumped)
-        failed = [(row, w) for row, w in enumerate(recorder.watchers) if w.trouble is not None]
-        for row, w in failed:
-            recorder.unread(row)
+        failed = [w for w in watchers if w.trouble is not None]
+        for w in failed:
+            recorder.unread(recorder.watchers.index(w))
             recorder.note("unreadable", str(w.trouble), w.name)
             logger.warning("stepscope reads no stepsize of %s: %s", w.name, w.trouble)
             w.trouble = None
         if failed:
             recorder.write_layout()
             recorder.log.commit()
-        nonfinite = recorder.accumulators.last[:, NONFINITE]
-        sick = bool(np.count_nonzero(nonfinite))
+
+    def _note_nonfinite(self, sick: bool) -> None:
+        recorder = self._recorder
         if sick and not self._sick:
-            where = np.flatnonzero(nonfinite)
+            where = np.flatnonzero(recorder.accumulators.last[:, NONFINITE])
             first = recorder.watchers[where[0]].name
             recorder.note("nonfinite", f"NaN or infinite values in {len(where)} tensors, first {first}", first)
             recorder.save_flight()

@@ -50,8 +50,6 @@ class Recorder:
         self.step, self.segment, self.harm_from = 0, 0, 0
         self.stretches = Stretches(0)
         self.accumulators = Accumulators()
-        self.sums = np.zeros((0, len(SUMS)))
-        self.rms2_max = np.zeros(0)
         self.base_error = np.zeros((0, len(ERRORS)))
         self.scalars: dict[str, list[float]] = {}
         self._pending: list[tuple[str, torch.Tensor]] = []
@@ -78,8 +76,6 @@ class Recorder:
         self.stretches.extend(sum(w.coordinates.lead for w in watchers))
         self.watchers = [*self.watchers, *watchers]
         more = len(watchers)
-        self.sums = np.pad(self.sums, ((0, more), (0, 0)))
-        self.rms2_max = np.pad(self.rms2_max, (0, more))
         self.base_error = np.pad(self.base_error, ((0, more), (0, 0)))
         for watcher, row in zip(
             self.watchers, self.accumulators.extend([w.coordinates for w in watchers]), strict=True
@@ -97,15 +93,12 @@ class Recorder:
         """Return whether the newest step is one to record."""
         return self.schedule.keeps(self.step)
 
-    def advance(self) -> None:
-        """Take the newest step's sums in."""
+    def advance(self) -> bool:
+        """Take the newest step in; return whether it met a non-finite number."""
         self.step += 1
-        self.accumulators.add(self.stretches.current)
-        last = self.accumulators.last
-        self.sums += last
-        np.fmax(self.rms2_max, last[:, RMS2], out=self.rms2_max)
+        sick = self.accumulators.add(self.stretches.current, self.flight.slot(self.step))
         self.stretches.advance()
-        self.flight.add(self.step, last)
+        return sick
 
     def note(self, kind: str, message: str, tensor: str | None = None) -> None:
         """Write an event down; the next commit makes it last."""
@@ -140,11 +133,12 @@ class Recorder:
         facts = {"groups": dict(groups), "scalars": {name: list(entry) for name, entry in self.scalars.items()}}
         return Row("record", self.segment, self.step, facts, self._rows())
 
+    @np.errstate(all="ignore")  # a diverging run is no fault of ours
     def _rows(self) -> Array:
         """Return one row per tensor, in the order of `COLUMNS`, scaled up to the whole tensor."""
         rows = []
         for w, sums, base, rms_max in zip(
-            self.watchers, self.sums, self.base_error, np.sqrt(self.rms2_max), strict=True
+            self.watchers, self.accumulators.sums, self.base_error, np.sqrt(self.accumulators.rms2_max), strict=True
         ):
             scaled = np.where(UNSCALED, sums, sums * w.coordinates.scale)
             if not w.gauges:
@@ -181,6 +175,7 @@ class Recorder:
         self.log.commit()
         self._committed = time.monotonic()
 
+    @np.errstate(all="ignore")
     def _drift_rows(self) -> list[Row]:
         leads = [w.coordinates for w in self.watchers]
         gram = self.stretches.gram([(c.lead, c.numel / max(1, c.lead)) for c in leads])
@@ -204,7 +199,7 @@ class Recorder:
     def unread(self, row: int) -> None:
         """Blank the sums of a tensor whose stepsize turned out not to be readable."""
         stepsizes = [i for i, name in enumerate(SUMS) if name not in ("g2", "nonfinite", "steps")]
-        self.sums[row, stepsizes] = math.nan
+        self.accumulators.sums[row, stepsizes] = math.nan
 
     def trace(self, groups: Mapping[str, list[float]]) -> Trace:
         """Return what the log holds, and the newest step with it; nothing is written."""
@@ -243,9 +238,9 @@ class Recorder:
             self.step = self.harm_from = int(past.steps[-1])
             newest = past.values[-1]
             scale = np.array([w.coordinates.scale for w in self.watchers])[:, None]
-            self.sums[:] = newest[:, : len(SUMS)] / np.where(UNSCALED, 1.0, scale)
+            self.accumulators.sums[:] = newest[:, : len(SUMS)] / np.where(UNSCALED, 1.0, scale)
             self.base_error[:] = newest[:, len(SUMS) : len(SUMS) + len(ERRORS)]
-            self.rms2_max[:] = np.nan_to_num(newest[:, COLUMNS.index("rms_max")]) ** 2
+            self.accumulators.rms2_max[:] = np.nan_to_num(newest[:, COLUMNS.index("rms_max")]) ** 2
             self.scalars = {n: [float(x[-1]) for x in (s.last, s.total, s.count)] for n, s in past.scalars.items()}
             for row, info in enumerate(past.tensors):
                 if info.formula is None:
@@ -267,8 +262,8 @@ class Recorder:
     def state(self) -> dict[str, Any]:
         """Return everything needed to continue exactly: numbers, and arrays as tensors."""
         arrays: dict[str, NDArray[Any]] = {
-            "sums": self.sums,
-            "rms2_max": self.rms2_max,
+            "sums": self.accumulators.sums,
+            "rms2_max": self.accumulators.rms2_max,
             "base_error": self.base_error,
         }
         arrays |= {f"stretches/{key}": value for key, value in self.stretches.state().items()}
@@ -294,7 +289,7 @@ class Recorder:
             )
         self.step, self.harm_from = int(state["step"]), int(state["harm_from"])
         self.scalars = {name: list(entry) for name, entry in state["scalars"].items()}
-        self.sums[:], self.rms2_max[:] = arrays["sums"], arrays["rms2_max"]
+        self.accumulators.sums[:], self.accumulators.rms2_max[:] = arrays["sums"], arrays["rms2_max"]
         self.base_error[:] = arrays["base_error"]
         prefix = "stretches/"
         self.stretches.restore({k.removeprefix(prefix): x for k, x in arrays.items() if k.startswith(prefix)})

@@ -40,14 +40,14 @@ class Coordinates:
         """Where the members of the harm test stand among the watched coordinates."""
         self.scale = self.numel / self.watched if self.watched else 1.0
 
-    def in_place(self, tensor: torch.Tensor) -> bool:
+    def in_place(self, tensor: torch.Tensor | None) -> bool:
         """Return whether compiled code may read the tensor where it lies: plain, on the CPU, in one piece."""
         return (
             type(tensor) is torch.Tensor
             and tensor.dtype in NUMPY_DTYPES
             and tensor.layout is torch.strided
-            and tensor.device.type == "cpu"
-            and tensor.numel() == self.numel
+            and tensor.is_cpu
+            and tensor.numel() == self.numel > 0
             and tensor.is_contiguous()
         )
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 FIRST_INTERVAL = 64
 """Records cost many times a step's sums, so evenly spread ones start this far apart."""
 
 
-def geometric(step: int) -> bool:
-    """Return whether `step` is one of round(2^(j/8)): dense early, eight to a doubling later."""
-    return step > 0 and round(2 ** (round(8 * math.log2(step)) / 8)) == step
+OPENING = 16
+"""The first steps, whose stepsizes are dominated by few coordinates: v knows one gradient, which may be near zero."""
+
+GEOMETRIC = frozenset(round(2 ** (j / 8)) for j in range(8 * 40))
+"""Steps 2^(j/8): dense early, eight to a doubling later, further than any run goes."""
 
 
 class Schedule:
@@ -21,11 +21,11 @@ class Schedule:
 
     def keeps(self, step: int) -> bool:
         """Return whether `step` is recorded, and stays recorded as long as the interval is what it is."""
-        return step % self.interval == 0 or geometric(step)
+        return step % self.interval == 0 or step in GEOMETRIC
 
     def proves(self, step: int) -> bool:
         """Return whether the formula is proved and Δθ measured at `step`; that takes longer than a record alone."""
-        return step % (8 * self.interval) == 0 or geometric(step)
+        return step <= OPENING or step % (8 * self.interval) == 0 or step in GEOMETRIC
 
     def widen(self, step: int) -> bool:
         """Double the interval if the evenly spread records have outgrown the capacity; return whether it did."""

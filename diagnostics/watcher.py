@@ -21,12 +21,11 @@ Array = NDArray[np.float64]
 TOLERANCE = 1e-5
 """Relative error of the rebuilt step that the self-check accepts, beside the rounding of θ itself."""
 
+FAILURES = (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError)
+"""What a reader raises on a state or a group that it was not written for."""
+
 NOTHING: Values = np.empty(0)
 G2, STEPS, NONFINITE = SUMS.index("g2"), SUMS.index("steps"), SUMS.index("nonfinite")
-
-
-Shared = dict[tuple[int, float], tuple[str, Coefficients] | None]
-"""By group and step: the state entry that is v, with the scalars of the rule; None where v has to be computed."""
 
 
 class Outcome(Enum):
@@ -35,6 +34,10 @@ class Outcome(Enum):
     STEPPED = "stepped"
     ABSENT = "no gradient"
     SKIPPED = "skipped"
+
+
+def plain_copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 class Watcher:
@@ -47,10 +50,7 @@ class Watcher:
         group: int,
         coordinates: Coordinates,
         reader: Reader | None,
-        shared: Shared | None = None,
     ) -> None:
-        self.shared = {} if shared is None else shared
-        """What all tensors of a group have in common in the newest step; emptied by its owner before each."""
         self.name, self.group, self.reader = name, group, reader
         self.coordinates = coordinates
         self.accumulator: Accumulator
@@ -79,7 +79,8 @@ class Watcher:
         shape, numel = tuple(self.view.param.shape), self.coordinates.numel
         return TensorInfo(self.name, shape, numel, self.coordinates.watched, self.group, formula)
 
-    def before(self, group: Mapping[str, Any], state: Mapping[str, Any], proving: bool) -> None:
+    @np.errstate(all="ignore")  # a diverging run is no fault of ours
+    def before(self, group: Mapping[str, Any], state: Mapping[str, Any], proving: bool, surveying: bool) -> None:
         """Note what the coming step will overwrite and the reading needs."""
         view = self.view
         if not self.intact():
@@ -89,7 +90,24 @@ class Watcher:
             view.before["theta"] = self.coordinates.take(view.param).copy()
         if self.reader:
             self.reader.remember(view, proving)
+            if surveying and self.coordinates.index is not None:
+                self.keep_second_moment(self.reader, group, state)
 
+    def keep_second_moment(self, reader: Reader, group: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Copy the whole second moment, where it can be read in place, for a survey of all coordinates."""
+        stored = None if group.get("maximize") else reader.stored(group)
+        if stored:
+            self.view.before["survey"] = stored, plain_copy(state[stored]) if stored in state else None
+
+    def survey(self, gradient: torch.Tensor, now: Coefficients) -> bool:
+        """Sum this step over all coordinates, if the second moment was kept; return whether that can be."""
+        if "survey" not in self.view.before or self.jump is not None or gradient.layout is not torch.strided:
+            return False
+        stored, before = self.view.before["survey"]
+        v, g = plain_copy(self.view.state[stored]), plain_copy(gradient)
+        return self.accumulator.point(v, g, now, survey=True, before=before)
+
+    @np.errstate(all="ignore")
     def after(self, group: Mapping[str, Any], state: Mapping[str, Any], step: int, proving: bool) -> Outcome:
         """Measure the step just taken; `step` counts for optimizers that keep no counter of their own."""
         view, gradient = self.view, self.view.param.grad
@@ -102,10 +120,8 @@ class Watcher:
         view.step = float(step) if self.counted is None else self.counted
         if self.reader:
             try:
-                if not proving and self.point(self.reader, gradient):
-                    return Outcome.STEPPED
                 self.measure(self.reader, gradient, proving)
-            except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError) as problem:
+            except FAILURES as problem:
                 self.give_up(f"its state does not fit the formula: {type(problem).__name__}: {problem}")
         if not self.reader:
             view.gradient = self.descent(gradient)
@@ -119,22 +135,6 @@ class Watcher:
         """Return the watched coordinates of the gradient of what is minimized."""
         taken = self.coordinates.take(gradient)
         return -taken if self.view.group.get("maximize") else taken
-
-    def point(self, reader: Reader, gradient: torch.Tensor) -> bool:
-        """Let the sums read second moment and gradient where they lie; return False where that cannot be."""
-        view, key = self.view, (self.group, self.view.step)
-        if key not in self.shared:
-            stored = None if view.group.get("maximize") else reader.stored(view.group)
-            self.shared[key] = None if stored is None else (stored, reader.coefficients(view))
-        common = self.shared[key]
-        if common is None or not self.coordinates.in_place(gradient):
-            return False
-        stored, now = common
-        v = view.state[stored] if stored else None
-        if v is not None and not (self.coordinates.in_place(v) and v.dtype is gradient.dtype):
-            return False
-        self.accumulator.point(v, gradient, now)
-        return True
 
     def intact(self) -> bool:
         """Return whether the tensor has elements, and as many as when it was first seen."""
@@ -171,7 +171,7 @@ class Watcher:
             v = np.where(touched, v, 0.0)
         if proving and (error := self.check(reader, now, v)):
             self.give_up(error)
-        else:
+        elif not self.survey(gradient, now):
             self.accumulator.hold(v, view.gradient, now)
 
     def check(self, reader: Reader, now: Coefficients, v: Values) -> str | None:

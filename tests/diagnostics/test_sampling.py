@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from stepscope import Monitor
 from stepscope.diagnostics.sampling import LEAD, Coordinates, sample
+from stepscope.diagnostics.schedule import OPENING
+from stepscope.diagnostics.trace import SUMS
 
 SEEDS = 100
 
@@ -17,18 +19,16 @@ def test_sampled_sums_of_a_million_parameters_lie_within_three_standard_errors()
     """At least 99 of 100 seeds, for each of a, b, c. Were the errors normal and exact, 3 in 1000 seeds would miss and
     two or more of 100 with probability 0.03; the seeds are fixed.
 
-    The monitors come aboard after 20 steps: Adam's first stepsizes are 1/|g_1|, which has no variance, and no standard
-    error from a sample can speak for it.
+    Adam's first stepsizes are 1/|g_1|, which has no variance, so that no sample could speak for them: this holds from the
+    first step because the opening is summed over all coordinates.
     """
     torch.manual_seed(0)
     nn = torch.nn
     model = nn.Sequential(nn.Linear(64, 960), nn.Tanh(), nn.Linear(960, 960), nn.Tanh(), nn.Linear(960, 10))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    monitors = []
-    for t in range(100):
-        if t == 20:
-            monitors = [Monitor(optimizer, coordinates="all", strict=True)]
-            monitors += [Monitor(optimizer, seed=seed, strict=True) for seed in range(SEEDS)]
+    monitors = [Monitor(optimizer, coordinates="all", strict=True)]
+    monitors += [Monitor(optimizer, seed=seed, strict=True) for seed in range(SEEDS)]
+    for _ in range(100):
         x = torch.randn(64, 64)
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), x[:, :10].argmax(1)).backward()
@@ -43,6 +43,20 @@ def test_sampled_sums_of_a_million_parameters_lie_within_three_standard_errors()
         assert (np.abs(estimates - exact) > 3 * errors).sum() <= 1, name
         # Unbiased: the mean of 100 estimates is off by less than 3.3 of its standard errors (1 in 1000 by chance).
         assert abs(estimates.mean() - exact) < 3.3 * estimates.std(ddof=1) / np.sqrt(SEEDS), name
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_the_opening_is_summed_over_all_coordinates(amsgrad):
+    """A sample's sums over the first steps equal those over everything, and carry no error."""
+    p = torch.nn.Parameter(torch.zeros(90, 70))
+    optimizer = torch.optim.AdamW([p], lr=0.01, amsgrad=amsgrad)
+    sampled, everything = (Monitor(optimizer, coordinates=c, strict=True) for c in (300, "all"))
+    for t in range(OPENING):
+        p.grad = torch.randn(90, 70, generator=torch.Generator().manual_seed(t))
+        optimizer.step()
+    estimate, exact = (monitor.trace.values[-1, 0, : len(SUMS)] for monitor in (sampled, everything))
+    np.testing.assert_allclose(estimate, exact, rtol=1e-10)
+    assert sampled.trace.column("a_se")[-1, 0] == 0
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 5), st.text(max_size=5))

@@ -2,12 +2,7 @@
 
 import pytest
 
-from stepscope.diagnostics.schedule import FIRST_INTERVAL, Schedule, geometric
-
-
-def test_geometric_steps_by_their_definition():
-    expected = {round(2 ** (j / 8)) for j in range(161)}
-    assert {t for t in range(1, 2**20 + 1) if geometric(t)} == expected
+from stepscope.diagnostics.schedule import FIRST_INTERVAL, GEOMETRIC, Schedule
 
 
 @pytest.mark.parametrize("capacity", [10, 300])
