@@ -44,7 +44,7 @@ TARGETS = {"mlp": 1.25, "cnn": 1.05, "transformer": 1.03}
 INTERVAL = 64  # a block holds whole record intervals, or its ratio depends on whether a record fell into it
 BLOCK_SECONDS = 0.5
 FEWEST_PAIRS = 2
-COAST = 256  # records are dense at first, which a run's average hardly sees: they pass before the clock starts
+COAST = 1024  # records are dense at first, which a run's average hardly sees: they pass before the clock starts
 KEEP_PAGES = {f"MALLOC_{name}_": str(8 << 30) for name in ("MMAP_THRESHOLD", "TRIM_THRESHOLD")}
 """glibc keeps freed pages: page faults in the plain loop make plain against plain scatter by ±15 %, else ±3 %."""
 HEADINGS = ("method", "ms plain → with", "ratio [q1–q3]", "mean", "target", "MB")

@@ -88,13 +88,12 @@ class Accumulators:
         self._root = np.pad(self._root, (0, watched.sum() - len(self._root)))
         self._each = np.pad(self._each, ((0, 0), (0, sampled.sum() - self._each.shape[1])))
         self.rms2_max = np.pad(self.rms2_max, (0, more))
-        self.last, self.sums, self._then, self._jobs = (
-            np.pad(x, ((0, more), (0, 0))) for x in (self.last, self.sums, self._then, self._jobs)
-        )
+        self.last, self.sums, self._then = (np.pad(x, ((0, more), (0, 0))) for x in (self.last, self.sums, self._then))
+        self._jobs = np.pad(self._jobs, ((0, more), (0, 0)))
         roots, eaches = np.split(self._root, watched.cumsum()[:-1]), np.split(self._each, sampled.cumsum()[:-1], axis=1)
         self._coordinates += coordinates
         rows = zip(self._coordinates, roots, eaches, self.last, self._jobs, self._then, strict=True)
-        return [Accumulator(*row, self._held) for row in rows]
+        return [Accumulator(c, root, each, last, job, then, self._held) for c, root, each, last, job, then in rows]
 
     def add(self, stretch: Array, kept: NDArray[np.float32]) -> bool:
         """Add the step that the handles were given, and forget it; return whether it met a non-finite number.
@@ -146,7 +145,7 @@ class Accumulator:
         self.each = each
         """a, b, c and c_plus per coordinate of a sample, `(4, watched)`; `(4, 0)` where all are watched."""
         self.last, self.then = last, then
-        self._job, self._held, self._coordinates = memoryview(job).cast("B"), held, coordinates
+        self._job, self._held, self._coordinates = job.data.cast("B"), held, coordinates
         self._known: torch.Tensor | None = None
         self._address = 0
         """A second moment found in place, and where: most optimizers keep it there for the whole run."""
@@ -202,6 +201,16 @@ class Accumulator:
         return stepsizes
 
 
+def inner(**options: Any) -> Callable[[Compiled], Compiled]:
+    """Compile with numba; parts of a `compiled` function are not kept on disk by themselves."""
+
+    def decorate(function: Compiled) -> Compiled:
+        part: Compiled = numba.njit(error_model="numpy", **options)(function)
+        return part
+
+    return decorate
+
+
 def compiled(function: Compiled) -> Compiled:
     """Compile with numba, kept on disk for the next process where a place for that can be written.
 
@@ -209,10 +218,9 @@ def compiled(function: Compiled) -> Compiled:
     overwrite each other's files in numba's store, and what is loaded from there later may be the wrong code.
     """
     try:
-        kept: Compiled = numba.njit(cache=True, error_model="numpy")(function)
+        return inner(cache=True)(function)
     except RuntimeError:
-        kept = numba.njit(error_model="numpy")(function)
-    return kept
+        return inner()(function)
 
 
 @intrinsic
@@ -225,7 +233,7 @@ def pointer(typing_context: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-@numba.njit
+@inner()
 def gather(values: NDArray[np.floating], index: NDArray[np.int64], begin: int, out: Array) -> None:
     """Copy values[index[begin]], … to `out`, or values[begin], … where `index` is empty."""
     if len(index):
@@ -238,7 +246,7 @@ def gather(values: NDArray[np.floating], index: NDArray[np.int64], begin: int, o
             out[i] = whole[i]
 
 
-@numba.njit
+@inner()
 def load(address: int, size: int, index: NDArray[np.int64], numel: int, begin: int, out: Array) -> None:
     """Copy coordinates begin, begin + 1, … of the tensor at `address` to `out` as float64; those of `index` if given.
 
@@ -321,7 +329,7 @@ def accumulate_all(
             jobs[p, 2] = 0
         at, at_sampled, at_lead = at + watched, at_sampled + sampled, at_lead + leading
         sick |= last[p, NONFINITE] > 0
-        if last[p, RMS2] > rms2_max[p]:
+        if last[p, RMS2] > rms2_max[p]:  # noqa: PLR1730 - not so for NaN
             rms2_max[p] = last[p, RMS2]
         for k in range(last.shape[1]):
             sums[p, k] += last[p, k]
@@ -330,7 +338,7 @@ def accumulate_all(
     return sick
 
 
-@numba.njit(error_model="numpy")
+@inner()
 def drift(v: Array, g: Array, now: Array, sum_eg: Array, sum_g: Array, sum_e: Array) -> None:
     """Add e·g, g and e of the members of the harm test to its open stretch."""
     lr, gain, scale, eps = now
@@ -348,7 +356,7 @@ def drift(v: Array, g: Array, now: Array, sum_eg: Array, sum_g: Array, sum_e: Ar
 
 # reassoc lets the sums run in vector lanes. No contraction: a fused multiply-add would make e_t - e_{t-1} of two
 # equal stepsizes differ from zero, and c = 0 is a statement that users rely on.
-@numba.njit(fastmath={"reassoc", "nsz"}, error_model="numpy")
+@inner(fastmath={"reassoc", "nsz"})
 def accumulate(  # noqa: PLR0915 - one pass in compiled code
     v: Array, g: Array, root: Array, each: tuple[Array, ...], now: Array, then: Array, out: Array
 ) -> None:

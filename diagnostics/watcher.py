@@ -37,6 +37,7 @@ class Outcome(Enum):
 
 
 def plain_copy(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy that lies in one piece."""
     return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
@@ -235,9 +236,9 @@ class Watcher:
 
     def instants(self, step: int, rms_max: float) -> Array:
         """Return the columns `INSTANTS` for a record after `step`."""
-        e = np.sort(self.accumulator.stepsizes()) if self.reader else np.empty(0)
+        e = self.accumulator.stepsizes() if self.reader else np.empty(0)
         places = (np.array([0.0, 0.01, 0.5, 0.99, 1.0]) * (len(e) - 1)).round().astype(int)
-        quantiles = e[places] if len(e) else np.full(len(places), math.nan)
+        quantiles = np.partition(e, places)[places] if len(e) else np.full(len(places), math.nan)
         theta = self.theta() if self.intact() else NOTHING
         weight_rms = math.sqrt(np.mean(np.square(theta))) if len(theta) else math.nan
         _, update_rms, alignment = self.update if self.update[0] == step else (step, math.nan, math.nan)

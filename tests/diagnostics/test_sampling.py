@@ -19,8 +19,8 @@ def test_sampled_sums_of_a_million_parameters_lie_within_three_standard_errors()
     """At least 99 of 100 seeds, for each of a, b, c. Were the errors normal and exact, 3 in 1000 seeds would miss and
     two or more of 100 with probability 0.03; the seeds are fixed.
 
-    Adam's first stepsizes are 1/|g_1|, which has no variance, so that no sample could speak for them: this holds from the
-    first step because the opening is summed over all coordinates.
+    Adam's first stepsizes are 1/|g_1|, which has no variance, so that no sample could speak for them: this holds from
+    the first step because the opening is summed over all coordinates.
     """
     torch.manual_seed(0)
     nn = torch.nn

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stepscope.diagnostics.schedule import FIRST_INTERVAL, GEOMETRIC, Schedule
+from stepscope.diagnostics.schedule import FIRST_INTERVAL, Schedule
 
 
 @pytest.mark.parametrize("capacity", [10, 300])

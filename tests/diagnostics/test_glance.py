@@ -1,0 +1,67 @@
+"""What is read at a glance between proofs is what a closer look would have read."""
+
+import numpy as np
+import pytest
+import torch
+
+from stepscope import Monitor
+from stepscope.diagnostics import accumulators
+from stepscope.diagnostics.schedule import OPENING, Schedule
+
+OPTIMIZERS = {
+    "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.01),
+    "amsgrad, tensor rate": lambda groups: torch.optim.Adam(groups, lr=torch.tensor(0.01), amsgrad=True),
+    "adam with L2, which no glance reads": lambda groups: torch.optim.Adam(groups, lr=0.01, weight_decay=0.1),
+    "rmsprop": lambda groups: torch.optim.RMSprop(groups, lr=0.01, momentum=0.9),
+    "adagrad": lambda groups: torch.optim.Adagrad(groups, lr=0.01, lr_decay=0.1),
+    "sgd": lambda groups: torch.optim.SGD(groups, lr=0.01, momentum=0.9),
+}
+
+
+def parameters():
+    """Return tensors of every kind: sampled, small, empty, in other layouts and precisions, sometimes idle."""
+    shapes = [(40, 30), (7,), (0,), (2, 3, 5, 5)]
+    tensors = [torch.linspace(-1, 1, int(np.prod(shape))).reshape(shape) for shape in shapes]
+    tensors[3] = tensors[3].to(memory_format=torch.channels_last)
+    return [torch.nn.Parameter(t) for t in (*tensors, tensors[0].double() / 2, tensors[1].bfloat16() + 1)]
+
+
+def train(optimizer, steps):
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    for t in range(steps):
+        for i, p in enumerate(params):
+            noise = torch.randn(p.shape, generator=torch.Generator().manual_seed(31 * t + i))
+            # The second tensor misses some steps, so its counter lags behind its group's.
+            p.grad = None if i == 1 and t % 5 == 4 else torch.empty_like(p).copy_(noise)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("coordinates", [64, "all"])
+def test_a_glance_reads_what_a_closer_look_reads(make, coordinates, monkeypatch):
+    traces = []
+    for always_prove in (False, True):
+        if always_prove:
+            monkeypatch.setattr(Schedule, "proves", lambda self, step: True)
+        params = parameters()
+        optimizer = make([{"params": params[:3]}, {"params": params[3:], "lr": 0.002}])
+        monitor = Monitor(optimizer, coordinates=coordinates, strict=True)
+        train(optimizer, OPENING + 60)
+        traces.append(monitor.trace)
+    glanced, looked = traces
+    assert [e.kind for e in glanced.events] == [e.kind for e in looked.events]
+    np.testing.assert_array_equal(glanced.total("steps"), looked.total("steps"))
+    np.testing.assert_allclose(glanced.values[-1, :, :20], looked.values[-1, :, :20], rtol=1e-12)
+    assert glanced.drift is not None
+    np.testing.assert_allclose(glanced.drift.gram_dg, looked.drift.gram_dg, rtol=1e-6)
+
+
+def test_the_compiled_call_has_one_signature():
+    """Processes that compile one function for different types at once mix the code up in numba's store."""
+    for shapes in ([(3,)], [(40, 300)], [(3,), (40, 300)]):
+        for dtype in (torch.float32, torch.float64):
+            params = [torch.nn.Parameter(torch.ones(shape, dtype=dtype)) for shape in shapes]
+            optimizer = torch.optim.Adam([{"params": [p]} for p in params])
+            with Monitor(optimizer, coordinates=50, strict=True):
+                train(optimizer, OPENING + 3)
+    assert len(accumulators.accumulate_all.signatures) == 1
