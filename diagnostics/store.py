@@ -101,6 +101,7 @@ def build_trace(meta: dict[str, Any], rows: Iterable[Row]) -> Trace:
         for row in by_kind.get("event", [])
     ]
     drift = [drift_of(row, len(tensors)) for row in by_kind.get("drift", [])[-1:]]
+    paths = [row.numbers for row in by_kind.get("path", [])[-1:]]
     return Trace(
         meta=meta,
         tensors=tensors,
@@ -110,6 +111,7 @@ def build_trace(meta: dict[str, Any], rows: Iterable[Row]) -> Trace:
         scalars=scalars_of(records),
         events=events,
         drift=drift[0] if drift else None,
+        path=paths[0] if paths else None,
     )
 
 
@@ -198,3 +200,5 @@ def rows_of(trace: Trace) -> Iterable[Row]:
         grams = np.stack([drift.gram_dd, drift.gram_dg, drift.gram_gg])
         window = {"first_step": drift.first_step, "last_step": drift.last_step}
         yield Row("drift", 0, drift.last_step, window, grams)
+    if trace.path is not None:
+        yield Row("path", 0, int(trace.steps[-1]), {}, trace.path)

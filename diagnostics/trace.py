@@ -131,6 +131,16 @@ class Trace:
     scalars: dict[str, Scalars] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     drift: DriftRecord | None = None
+    path: Array | None = None
+    """Iterates of a simulated run at the records, `(records, seeds, dim)`."""
+
+    @property
+    def x(self) -> Array:
+        """The last iterates of a simulated run, `(seeds, dim)`."""
+        if self.path is None:
+            raise AttributeError("a recorded run keeps no iterates, only a simulated one does.")
+        last: Array = self.path[-1]
+        return last
 
     def column(self, name: str) -> Array:
         """Return one column for every record and tensor, shape `(records, tensors)`."""
