@@ -1,0 +1,324 @@
+"""simulate(): play a problem with a method at compiled speed, and return the same Trace as a recorded run.
+
+A problem's kernel, a method's rule and the loop of `loop.py` are written into one file and compiled together, so that
+the compiler sees through all three; the file and its machine code are kept for the next process.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import joblib
+import numba
+import numpy as np
+import sympy
+from numpy.typing import NDArray
+
+from ..diagnostics.drift import Stretches
+from ..diagnostics.facts import FORMAT, installed_version
+from ..diagnostics.schedule import GEOMETRIC
+from ..diagnostics.trace import COLUMNS, SUMS, DriftRecord, Scalars, TensorInfo, Trace
+from . import loop
+from .compiled import hash_of, module_of
+from .methods import Method, method, parameters
+from .problem import Problem
+
+Array = NDArray[np.float64]
+
+CHUNK = 1 << 17
+"""Steps whose arrivals and noise are drawn at a time."""
+EXTRAS = ("regret", "descent_made", "descent_intended")
+"""Sums kept beside those of a recorded run."""
+FEWEST, MOST = 16, 32
+"""Stretches of the harm test: the number of full ones lies between, as in a recorded run."""
+
+
+def simulate(
+    problem: Problem,
+    method: str | Method = "adam",
+    steps: int = 100_000,
+    lr: float | str = "1/sqrt(t)",
+    betas: tuple[float, float] | None = None,
+    seeds: int | Sequence[int] = 1,
+    *,
+    start: float | Sequence[float] | None = None,
+    records: int = 1024,
+    jobs: int | None = None,
+    **hyper: float,
+) -> Trace:
+    """Take `steps` steps on a problem, once for each seed, and return the record of all.
+
+    Args:
+        problem: what is minimized, and in which order its components arrive.
+        method: a name of `METHODS`, or a `Method` of your own.
+        steps: number of steps T.
+        lr: the learning rate α_t, a number or an expression in t and T: "0.5/sqrt(t)", "0.1*(1 + cos(pi*t/T))".
+        betas: (β1, β2), for methods that have them.
+        seeds: how many runs, with seeds 0, 1, …; or the seeds themselves.
+        start: where to start instead of `problem.start`.
+        records: about how many evenly spread records are kept, beside geometric ones.
+        jobs: threads; default: as many as cores.
+        **hyper: further hyper-parameters of the method, such as `eps`.
+
+    Returns:
+        A trace with a tensor per seed, `path` of shape (records, seeds, dim) and the scalars loss, distance (of the
+        iterate to the optimum), regret (mean regret per step), descent_made and descent_intended (cumulative; their
+        ratio is ρ with the true gradient).
+
+    Raises:
+        ValueError: for an unknown method or hyper-parameter, a start outside the domain, or an `lr` that is negative
+            or no expression in t and T.
+    """
+    rule = method if isinstance(method, Method) else _method(method)
+    p = parameters(rule, betas, **hyper)
+    if steps < 1:
+        raise ValueError(f"`steps` must be at least 1, got {steps}.")
+    chosen = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
+    if not chosen:
+        raise ValueError(f"`seeds` must name at least one run, got {seeds!r}.")
+    x0 = start_of(problem, start)
+    rate, record_at = schedule(lr, steps), recorded(steps, records)
+    play = Play(problem, rule, p, rate, record_at, steps, x0)
+    play.compiled()  # once, before threads want it
+    workers = jobs or min(len(chosen), joblib.cpu_count())
+    runs = joblib.Parallel(n_jobs=workers, prefer="threads")(joblib.delayed(play.run)(seed) for seed in chosen)
+    return trace_of(play, chosen, runs)
+
+
+def _method(name: str) -> Method:
+    return method(name)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one seed left: arrays over the records, and the stretches of the harm test."""
+
+    sums: Array
+    x: Array
+    e: Array
+    g: Array
+    dx: Array
+    f: Array
+    stretches: Array
+
+
+@dataclass(frozen=True)
+class Play:
+    """A problem, a method with its hyper-parameters, a schedule: everything but the seed."""
+
+    problem: Problem
+    method: Method
+    p: Array
+    rate: Callable[[Array], Array]
+    record_at: NDArray[np.int64]
+    steps: int
+    start: Array
+
+    def compiled(self) -> Callable[..., int]:
+        """Return the loop around this problem's kernel and this method's rule."""
+        return compiled_loop(self.problem.source, self.method.rule)
+
+    @property
+    def stretch_length(self) -> int:
+        """Steps to a stretch: the power of two that a recorded run of this length would have reached."""
+        length = 1
+        while self.steps // length >= MOST:
+            length *= 2
+        return length
+
+    def run(self, seed: int) -> Run:
+        """Play the run of one seed."""
+        problem, dim, count = self.problem, self.problem.dim, len(self.record_at)
+        arrivals, noises = (np.random.default_rng([seed, which]) for which in (0, 1))
+        indices = problem.arrival.stream(len(problem.components), arrivals)
+        noise = problem.noise.stream(dim, noises) if problem.noise else None
+        best = problem.optimal_values if problem.optimum is not None else np.zeros(len(problem.components))
+        out = Run(
+            np.zeros((count, len(SUMS) + len(EXTRAS))),
+            *(np.zeros((count, dim)) for _ in range(4)),
+            np.zeros(count),
+            np.zeros((self.steps // self.stretch_length + 1, 3, dim)),
+        )
+        x, e, totals = self.start.copy(), np.zeros(dim), np.zeros(len(SUMS) + len(EXTRAS))
+        s, lost, alpha_before = np.zeros((self.method.rows(self.p), dim)), np.zeros_like(totals), np.zeros(1)
+        advance, done, row = self.compiled(), 0, 0
+        while done < self.steps:
+            n = min(CHUNK, self.steps - done)
+            row = advance(
+                done,
+                row,
+                indices(n),
+                noise(n) if noise else np.zeros((0, dim)),
+                self.rate(np.arange(done + 1, done + n + 1, dtype=np.float64)),
+                self.p,
+                problem.lower,
+                problem.upper,
+                best,
+                self.record_at,
+                self.stretch_length,
+                x,
+                s,
+                e,
+                alpha_before,
+                totals,
+                lost,
+                out.stretches,
+                out.sums,
+                out.x,
+                out.e,
+                out.g,
+                out.dx,
+                out.f,
+            )
+            done += n
+        return out
+
+
+@cache
+def compiled_loop(kernel_source: str, rule: Callable[..., None]) -> Callable[..., int]:
+    """Return `loop.advance` compiled around a kernel and a rule; the file that holds all three is kept."""
+    lines = [
+        f'"""{rule.__name__}, compiled around one problem by stepscope."""',
+        "import numba",
+        "import numpy as np",
+        kernel_source,
+        f"from {rule.__module__} import {rule.__name__} as rule",
+        'inner = numba.njit(error_model="numpy")',
+        "kernel, update = inner(kernel), inner(rule)",
+        f"# the rule, whose text is a part of this file's name: {hash_of(inspect.getsource(rule))}",
+        "@inner",
+        inspect.getsource(loop.add),
+        '@numba.njit(cache=True, nogil=True, error_model="numpy")',
+        inspect.getsource(loop.advance),
+    ]
+    advance: Callable[..., int] = module_of("\n".join(lines)).advance
+    return advance
+
+
+def start_of(problem: Problem, start: float | Sequence[float] | None) -> Array:
+    """Return the first iterate, `(dim,)`."""
+    if start is None:
+        return problem.start.copy()
+    x = np.broadcast_to(np.asarray(start, dtype=np.float64), (problem.dim,)).copy()
+    if not ((problem.lower <= x) & (x <= problem.upper)).all():
+        raise ValueError(f"`start` must lie in the domain [{problem.lower}, {problem.upper}], got {start}.")
+    return x
+
+
+def schedule(lr: float | str, steps: int) -> Callable[[Array], Array]:
+    """Return α as a function of an array of steps t; `lr` may name t and the horizon T = `steps`."""
+    t, horizon = sympy.symbols("t T", positive=True)
+    try:
+        law = sympy.sympify(lr, locals={"t": t, "T": horizon}).subs(horizon, steps)
+        strange = law.free_symbols - {t}
+    except (sympy.SympifyError, TypeError, AttributeError) as error:
+        raise ValueError(f"`lr` must be a number or an expression in t and T, got {lr!r}.") from error
+    if strange:
+        names = ", ".join(sorted(map(str, strange)))
+        raise ValueError(f"`lr` must be an expression in t and T alone, got {lr!r} with {names}.")
+    formula = sympy.lambdify(t, law, "numpy")
+    ends = np.array([float(law.subs(t, 1)), float(law.subs(t, steps))])
+    if not (np.isfinite(ends) & (ends >= -1e-300)).all():
+        raise ValueError(f"`lr` must be finite and not negative from t = 1 to T = {steps}, got {lr!r}: {ends}.")
+
+    def rate(at: Array) -> Array:
+        return np.ascontiguousarray(np.broadcast_to(np.asarray(formula(at), dtype=np.float64), at.shape))
+
+    return rate
+
+
+def recorded(steps: int, records: int) -> NDArray[np.int64]:
+    """Return the steps of the records: geometric ones, about `records` evenly spread ones, and the last."""
+    interval = max(1, math.ceil(steps / max(1, records)))
+    kept = {t for t in GEOMETRIC if t <= steps} | set(range(interval, steps + 1, interval)) | {steps}
+    return np.array(sorted(kept), dtype=np.int64)
+
+
+def trace_of(play: Play, seeds: Sequence[int], runs: Sequence[Run]) -> Trace:
+    """Return the record of all seeds, a tensor each."""
+    problem, rule, steps = play.problem, play.method, play.record_at
+    width = len(SUMS)
+    values = np.stack([np.concatenate([r.sums[:, :width], errors(r), instants(r)], axis=1) for r in runs], axis=1)
+    path = np.stack([run.x for run in runs], axis=1)
+    hyper = dict(zip(rule.defaults, play.p.tolist(), strict=True))
+    decays = {name: np.full((len(steps), 1), hyper.get(name, math.nan)) for name in ("beta1", "beta2")}
+    return Trace(
+        meta={
+            "format": FORMAT,
+            "optimizer": f"{rule.name} (simulated)",
+            "method": rule.name,
+            "problem": problem.name or problem.latex(),
+            "hyperparameters": [hyper],
+            "coordinates": "all",
+            "seed": list(seeds),
+            "columns": list(COLUMNS),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {"stepscope": installed_version(), "numpy": np.__version__, "numba": numba.__version__},
+        },
+        tensors=[TensorInfo(f"seed {s}", (problem.dim,), problem.dim, problem.dim, 0, rule.formula) for s in seeds],
+        steps=steps,
+        values=values,
+        groups={"lr": play.rate(steps.astype(np.float64))[:, None], **decays},
+        scalars=scalars(play, runs, path),
+        drift=drift(play, runs),
+        path=path,
+    )
+
+
+def errors(run: Run) -> Array:
+    """Return the standard errors of sums over all coordinates: there are none."""
+    return np.zeros((len(run.sums), 4))
+
+
+def instants(run: Run) -> Array:
+    """Return the columns `INSTANTS` at the records, `(records, len(INSTANTS))`."""
+    e = np.sort(np.where(run.e > 0, run.e, np.nan), axis=1)  # NaN last
+    live = (run.e > 0).sum(axis=1)
+    places = (np.array([0.0, 0.01, 0.5, 0.99, 1.0]) * np.maximum(live - 1, 0)[:, None]).round().astype(int)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rms2 = np.diff(run.sums[:, SUMS.index("rms2")], prepend=0.0) / np.diff(run.sums[:, SUMS.index("steps")], prepend=0)
+        lengths = np.linalg.norm(run.dx, axis=1) * np.linalg.norm(run.g, axis=1)
+        alignment = -(run.dx * run.g).sum(axis=1) / lengths
+    columns = (
+        *np.take_along_axis(e, places, axis=1).T,
+        np.sqrt(np.fmax.accumulate(rms2)),
+        np.sqrt(np.square(run.x).mean(axis=1)),
+        np.sqrt(np.square(run.dx).mean(axis=1)),
+        np.where(lengths > 0, alignment, np.nan),
+    )
+    return np.stack(columns, axis=1)
+
+
+def scalars(play: Play, runs: Sequence[Run], path: Array) -> dict[str, Scalars]:
+    """Return loss, distance, regret and the descent made and intended, as means over the seeds."""
+    problem, steps = play.problem, play.record_at
+    count = np.arange(1.0, len(steps) + 1)
+
+    def at_records(last: Array) -> Scalars:
+        return Scalars(steps, last, np.cumsum(np.where(np.isfinite(last), last, 0.0)), count)
+
+    extra = np.mean([run.sums[:, len(SUMS) :] for run in runs], axis=0).T
+    found = {"loss": at_records(np.mean([run.f for run in runs], axis=0))}
+    if problem.optimum is not None:
+        distance = np.linalg.norm(path - problem.optimum, axis=2).mean(axis=1)
+        found |= {"distance": at_records(distance), "regret": at_records(extra[0] / steps)}
+    return found | {name: at_records(sums) for name, sums in zip(EXTRAS[1:], extra[1:], strict=True)}
+
+
+def drift(play: Play, runs: Sequence[Run]) -> DriftRecord | None:
+    """Return the products between stretches that a recorded run would have left."""
+    dim, length = play.problem.dim, play.stretch_length
+    full = play.steps // length
+    stretches = Stretches(dim * len(runs))
+    sums = np.concatenate([run.stretches for run in runs], axis=2)
+    with np.errstate(over="ignore"):
+        stretches.closed[:full] = sums[:full]
+    stretches.full, stretches.length = full, length
+    gram = stretches.gram([(dim, 1.0)] * len(runs))
+    return None if gram is None else DriftRecord(*gram[0], *gram[1:])
