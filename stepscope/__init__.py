@@ -6,10 +6,21 @@ if TYPE_CHECKING:
     from .diagnostics.diagnosis import Diagnosis, Verdict
     from .diagnostics.monitor import Monitor
     from .diagnostics.trace import Trace
+    from .synthetic.engine import simulate
+    from .synthetic.problem import Problem
+    from .synthetic.suite import run_suite
 
-__all__ = ("Diagnosis", "Monitor", "Trace", "Verdict")
+__all__ = ("Diagnosis", "Monitor", "Problem", "Trace", "Verdict", "run_suite", "simulate")
 
-_HOME = {"Diagnosis": "diagnosis", "Monitor": "monitor", "Trace": "trace", "Verdict": "diagnosis"}
+_HOME = {
+    "Diagnosis": "diagnostics.diagnosis",
+    "Monitor": "diagnostics.monitor",
+    "Problem": "synthetic.problem",
+    "Trace": "diagnostics.trace",
+    "Verdict": "diagnostics.diagnosis",
+    "run_suite": "synthetic.suite",
+    "simulate": "synthetic.engine",
+}
 
 
 def __getattr__(name: str) -> object:
@@ -18,4 +29,4 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'stepscope' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f".diagnostics.{_HOME[name]}", __name__), name)
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

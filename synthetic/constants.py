@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 Bounds = list[tuple[float, float]]
 Held = TypeVar("Held")
 
-SAMPLES, STARTS = 1024, 16
+SAMPLES, STARTS = 256, 8
 """Points at which a search looks, and the best of them from which it climbs or descends."""
 MANY = 12
 """Beyond so many variables the corners of a box are too many to visit."""
@@ -41,12 +41,11 @@ class Fact(Generic[Held]):
     notes: tuple[str, ...] = ()
 
 
-def largest(facts: Iterable[tuple[int, Fact[float]]]) -> Fact[float]:
-    """Return the largest of the components' numbers; None when one of them has none."""
-    held = [fact for _, fact in facts]
-    notes = tuple(note for fact in held for note in fact.notes)
-    numbers = [fact.value for fact in held if fact.value is not None]
-    return Fact(max(numbers), notes) if len(numbers) == len(held) else Fact(None, notes)
+def largest(facts: Iterable[Fact[float]]) -> Fact[float]:
+    """Return the largest of the components' numbers, or the first that does not exist."""
+    found = list(facts)
+    lacking = [fact for fact in found if fact.value is None]
+    return lacking[0] if lacking else max(found, key=lambda fact: fact.value or 0.0)
 
 
 # differentiability
@@ -65,7 +64,7 @@ def require_differentiable(
     """
     if terms is not None:
         for parts, x, (lo, hi) in zip(terms, variables, bounds, strict=True):
-            _require_smooth(who, parts, x, lo, hi, f"{x}")
+            _require_smooth(who, parts, x, lo, hi, _coordinate(x))
         return
     if expr.is_polynomial(*variables):
         return
@@ -82,10 +81,15 @@ def require_differentiable(
         ]
         lo, hi = max(e[0] for e in ends), min(e[1] for e in ends)
         if lo < hi:
-            where = ", ".join(
-                f"{x} = {float(p):g} + {float(d):.3g}s" for x, p, d in zip(variables, origin, way, strict=True)
-            )
-            _require_smooth(who, pieces(expr.xreplace(line), s), s, lo, hi, f"on the line {where}, s")
+
+            def where(at: sympy.Expr, line: dict[sympy.Symbol, sympy.Expr] = line) -> str:
+                return ", ".join(f"{x} = {float(p.subs(s, at)):.6g}" for x, p in line.items())
+
+            _require_smooth(who, pieces(expr.xreplace(line), s), s, lo, hi, where)
+
+
+def _coordinate(x: sympy.Symbol) -> Callable[[sympy.Expr], str]:
+    return lambda at: f"{x} = {float(at):.6g}"
 
 
 def _window(lo: float, hi: float) -> tuple[float, float]:
@@ -97,21 +101,23 @@ def _window(lo: float, hi: float) -> tuple[float, float]:
     return (hi - 10, hi) if math.isfinite(hi) else (-10.0, 10.0)
 
 
-def _require_smooth(who: str, parts: Sequence[Piece], x: sympy.Symbol, lo: float, hi: float, name: str) -> None:
+def _require_smooth(
+    who: str, parts: Sequence[Piece], x: sympy.Symbol, lo: float, hi: float, where: Callable[[sympy.Expr], str]
+) -> None:
     inside = [part for part in (part.clipped(lo, hi) for part in parts) if part is not None]
     for part in inside:
         if not math.isfinite(value(part.expr, x, part.inside)):
-            raise ValueError(
-                f"{who} has no finite real value at {name} = {float(part.inside):g}: change it or `domain`."
-            )
+            raise ValueError(f"{who} has no finite real value at {where(part.inside)}: change it or `domain`.")
     for left, right in itertools.pairwise(inside):
-        for order, what in enumerate(("the function", "its derivative")):
+        for order, what in enumerate(("its value", "its derivative")):
             below = one_sided(sympy.diff(left.expr, x, order), x, left.hi, "-")
             above = one_sided(sympy.diff(right.expr, x, order), x, left.hi, "+")
-            if not abs(below - above) <= JUMP * (1 + abs(below) + abs(above)):
+            told = f"{who} is not differentiable at {where(left.hi)}: {what}"
+            if not (math.isfinite(below) and math.isfinite(above)):
+                raise ValueError(f"{told} is not finite there; change it or `domain`.")
+            if abs(below - above) > JUMP * (1 + abs(below) + abs(above)):
                 raise ValueError(
-                    f"{who} is not differentiable at {name} = {float(left.hi):.6g}: {what} jumps from {below:.6g} to "
-                    f"{above:.6g} there; round the corner off, as Huber's function does."
+                    f"{told} jumps from {below:.6g} to {above:.6g} there; round it off, as Huber's function does."
                 )
 
 
@@ -139,7 +145,7 @@ def _minimizer(parts: Sequence[Piece], x: sympy.Symbol, lo: float, hi: float, ne
     for part in inside:
         slope = sympy.diff(part.expr, x)
         at = [part.lo, part.hi, *roots(slope, x, part.lo, part.hi)]
-        if float(part.lo) <= near <= float(part.hi):
+        if not part.expr.has(x) and float(part.lo) <= near <= float(part.hi):
             at.append(number(near))
         found += [(one_sided(part.expr, x, z, "+" if z == part.lo else "-"), float(z)) for z in at if z.is_finite]
         edge += [(one_sided(part.expr, x, z, "-"), z) for z in (part.lo, part.hi) if z.is_infinite]
@@ -148,14 +154,15 @@ def _minimizer(parts: Sequence[Piece], x: sympy.Symbol, lo: float, hi: float, ne
     for height, where in edge:
         if math.isnan(height):
             return Fact(None, (f"optimum: the objective's limit as {x} goes to {where} is not known.",))
-        if height < least - FLAT * (1 + abs(least)):
+        if height < (least - FLAT * abs(least) if math.isfinite(least) else least):
             how = "falls without bound" if height == -math.inf else f"falls towards {height:.6g} and does not reach it"
             return Fact(None, (f"optimum: the objective {how} as {x} goes to {where}.",))
     if not math.isfinite(least):
         return Fact(None, (f"optimum: the objective has no finite minimum in {x}.",))
-    tied = sorted((z for f, z in found if f <= least + FLAT * (1 + abs(least))), key=lambda z: abs(z - near))
+    tied = sorted((z for f, z in found if f <= least + FLAT * abs(least)), key=lambda z: abs(z - near))
     spread = max(tied) - min(tied)
-    unique = spread <= 1e-6 * (1 + abs(tied[0]))  # minima that close are rounded twins of one
+    level = any(not part.expr.has(x) and float(part.lo) <= tied[0] <= float(part.hi) for part in inside)
+    unique = not level and spread <= 1e-6 * (1 + abs(tied[0]))  # minima that close are rounded twins of one
     note = () if unique else (f"optimum: not unique in {x}; the one nearest to the start is given.",)
     best = min((f, z) for f, z in found)[1] if unique else tied[0]
     return Fact(best + 0.0, note)
@@ -168,7 +175,12 @@ def _searched_minimizer(f: Function, variables: tuple[sympy.Symbol, ...], bounds
     open_box = not np.isfinite(bounds).all()
     if constant and not np.isfinite(bounds).any():
         return _vertex(np.array(curvature.tolist(), dtype=np.float64), slope, start)
-    kwargs = {"jac": lambda x: np.nan_to_num(slope(x)), "bounds": bounds, "method": "L-BFGS-B"}
+    kwargs = {
+        "jac": lambda x: np.nan_to_num(slope(x)),
+        "bounds": bounds,
+        "method": "L-BFGS-B",
+        "options": {"maxiter": 500},
+    }
     runs = []
     for x0 in (start, *_points(bounds, start, STARTS)):
         if math.isfinite(height(x0)):
@@ -181,6 +193,8 @@ def _searched_minimizer(f: Function, variables: tuple[sympy.Symbol, ...], bounds
         x = np.asarray(best.x)
     spread = max(float(np.abs(run.x - x).max()) for run in runs if run.fun <= best.fun + 1e-9 * (1 + abs(best.fun)))
     notes: tuple[str, ...] = ()
+    if open_box and spread > 1e-2 * (1 + float(np.abs(x).max())):
+        return Fact(None, (f"optimum: descents from {len(runs)} points end in different places at the same height.",))
     if spread > 1e-2 * (1 + float(np.abs(x).max())):
         notes = ("optimum: not unique; one of several is given.",)
     if not (constant and np.linalg.eigvalsh(np.array(curvature.tolist(), dtype=np.float64)).min() >= 0):
@@ -299,7 +313,7 @@ def _searched(name: str, who: str, height: Callable[[Array], float], bounds: Bou
     for k in np.argsort(heights)[-4:]:
         run = optimize.minimize(lambda x: -height(x), points[k], bounds=bounds, method="L-BFGS-B")
         best = max(best, -float(run.fun))
-    return Fact(best, (f"{name}: that of {who} was found by search, and is a lower bound.",))
+    return Fact(best, (f"{name}: that of {who} was found by search; it may be a little larger.",))
 
 
 def _hessian(f: Function, variables: tuple[sympy.Symbol, ...]) -> sympy.Matrix:

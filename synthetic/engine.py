@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
 
 import joblib
 import numba
@@ -21,12 +20,14 @@ import sympy
 from numpy.typing import NDArray
 
 from ..diagnostics.drift import Stretches
-from ..diagnostics.facts import FORMAT, installed_version
+from ..diagnostics.facts import installed_version
 from ..diagnostics.schedule import GEOMETRIC
+from ..diagnostics.store import FORMAT
 from ..diagnostics.trace import COLUMNS, SUMS, DriftRecord, Scalars, TensorInfo, Trace
 from . import loop
 from .compiled import hash_of, module_of
-from .methods import Method, method, parameters
+from .methods import Method, parameters
+from .methods import method as method_of
 from .problem import Problem
 
 Array = NDArray[np.float64]
@@ -75,7 +76,9 @@ def simulate(
         ValueError: for an unknown method or hyper-parameter, a start outside the domain, or an `lr` that is negative
             or no expression in t and T.
     """
-    rule = method if isinstance(method, Method) else _method(method)
+    rule = method if isinstance(method, Method) else method_of(method)
+    if "horizon" in rule.defaults:  # a schedule of the method's own ends with the run
+        hyper = {"horizon": float(steps)} | hyper
     p = parameters(rule, betas, **hyper)
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1, got {steps}.")
@@ -89,10 +92,6 @@ def simulate(
     workers = jobs or min(len(chosen), joblib.cpu_count())
     runs = joblib.Parallel(n_jobs=workers, prefer="threads")(joblib.delayed(play.run)(seed) for seed in chosen)
     return trace_of(play, chosen, runs)
-
-
-def _method(name: str) -> Method:
-    return method(name)
 
 
 @dataclass(frozen=True)
@@ -140,10 +139,13 @@ class Play:
         noise = problem.noise.stream(dim, noises) if problem.noise else None
         best = problem.optimal_values if problem.optimum is not None else np.zeros(len(problem.components))
         out = Run(
-            np.zeros((count, len(SUMS) + len(EXTRAS))),
-            *(np.zeros((count, dim)) for _ in range(4)),
-            np.zeros(count),
-            np.zeros((self.steps // self.stretch_length + 1, 3, dim)),
+            sums=np.zeros((count, len(SUMS) + len(EXTRAS))),
+            x=np.zeros((count, dim)),
+            e=np.zeros((count, dim)),
+            g=np.zeros((count, dim)),
+            dx=np.zeros((count, dim)),
+            f=np.zeros(count),
+            stretches=np.zeros((self.steps // self.stretch_length + 1, 3, dim)),
         )
         x, e, totals = self.start.copy(), np.zeros(dim), np.zeros(len(SUMS) + len(EXTRAS))
         s, lost, alpha_before = np.zeros((self.method.rows(self.p), dim)), np.zeros_like(totals), np.zeros(1)
@@ -191,7 +193,7 @@ def compiled_loop(kernel_source: str, rule: Callable[..., None]) -> Callable[...
         f"from {rule.__module__} import {rule.__name__} as rule",
         'inner = numba.njit(error_model="numpy")',
         "kernel, update = inner(kernel), inner(rule)",
-        f"# the rule, whose text is a part of this file's name: {hash_of(inspect.getsource(rule))}",
+        f"# the text of the rule is a part of this file's name: {hash_of(text_of(rule))}",
         "@inner",
         inspect.getsource(loop.add),
         '@numba.njit(cache=True, nogil=True, error_model="numpy")',
@@ -199,6 +201,12 @@ def compiled_loop(kernel_source: str, rule: Callable[..., None]) -> Callable[...
     ]
     advance: Callable[..., int] = module_of("\n".join(lines)).advance
     return advance
+
+
+def text_of(rule: Callable[..., None]) -> str:
+    """Return the source of a rule and of the functions around it, which it may call."""
+    around = {value for value in rule.__globals__.values() if inspect.isfunction(value)}
+    return "\n".join(sorted(inspect.getsource(function) for function in around | {rule}))
 
 
 def start_of(problem: Problem, start: float | Sequence[float] | None) -> Array:
@@ -281,24 +289,24 @@ def instants(run: Run) -> Array:
     e = np.sort(np.where(run.e > 0, run.e, np.nan), axis=1)  # NaN last
     live = (run.e > 0).sum(axis=1)
     places = (np.array([0.0, 0.01, 0.5, 0.99, 1.0]) * np.maximum(live - 1, 0)[:, None]).round().astype(int)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rms2 = np.diff(run.sums[:, SUMS.index("rms2")], prepend=0.0) / np.diff(run.sums[:, SUMS.index("steps")], prepend=0)
+    with np.errstate(all="ignore"):  # a diverging run is no fault
+        sums = run.sums[:, [SUMS.index("rms2"), SUMS.index("steps")]]
+        rms2, taken = np.diff(sums, axis=0, prepend=0.0).T
         lengths = np.linalg.norm(run.dx, axis=1) * np.linalg.norm(run.g, axis=1)
-        alignment = -(run.dx * run.g).sum(axis=1) / lengths
-    columns = (
-        *np.take_along_axis(e, places, axis=1).T,
-        np.sqrt(np.fmax.accumulate(rms2)),
-        np.sqrt(np.square(run.x).mean(axis=1)),
-        np.sqrt(np.square(run.dx).mean(axis=1)),
-        np.where(lengths > 0, alignment, np.nan),
-    )
+        columns = (
+            *np.take_along_axis(e, places, axis=1).T,
+            np.sqrt(np.fmax.accumulate(rms2 / taken)),
+            np.sqrt(np.square(run.x).mean(axis=1)),
+            np.sqrt(np.square(run.dx).mean(axis=1)),
+            -(run.dx * run.g).sum(axis=1) / lengths,
+        )
     return np.stack(columns, axis=1)
 
 
 def scalars(play: Play, runs: Sequence[Run], path: Array) -> dict[str, Scalars]:
     """Return loss, distance, regret and the descent made and intended, as means over the seeds."""
     problem, steps = play.problem, play.record_at
-    count = np.arange(1.0, len(steps) + 1)
+    count = np.arange(1.0, len(steps) + 1)  # of logged values
 
     def at_records(last: Array) -> Scalars:
         return Scalars(steps, last, np.cumsum(np.where(np.isfinite(last), last, 0.0)), count)
@@ -306,7 +314,8 @@ def scalars(play: Play, runs: Sequence[Run], path: Array) -> dict[str, Scalars]:
     extra = np.mean([run.sums[:, len(SUMS) :] for run in runs], axis=0).T
     found = {"loss": at_records(np.mean([run.f for run in runs], axis=0))}
     if problem.optimum is not None:
-        distance = np.linalg.norm(path - problem.optimum, axis=2).mean(axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            distance = np.linalg.norm(path - problem.optimum, axis=2).mean(axis=1)
         found |= {"distance": at_records(distance), "regret": at_records(extra[0] / steps)}
     return found | {name: at_records(sums) for name, sums in zip(EXTRAS[1:], extra[1:], strict=True)}
 
@@ -317,7 +326,7 @@ def drift(play: Play, runs: Sequence[Run]) -> DriftRecord | None:
     full = play.steps // length
     stretches = Stretches(dim * len(runs))
     sums = np.concatenate([run.stretches for run in runs], axis=2)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         stretches.closed[:full] = sums[:full]
     stretches.full, stretches.length = full, length
     gram = stretches.gram([(dim, 1.0)] * len(runs))

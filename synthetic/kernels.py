@@ -36,6 +36,12 @@ class Printer(PythonCodePrinter):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__({"fully_qualified_modules": True, "strict": True})
 
+    def parenthesize(self, item: sympy.Expr, level: int, strict: bool = False) -> str:
+        """Return a factor's text; a fraction is written as one number here and needs no brackets."""
+        if item.is_Rational and item.is_positive:
+            return str(self._print(item))
+        return str(super().parenthesize(item, level, strict))
+
     def _print_Integer(self, expr: sympy.Integer) -> str:
         return str(expr) if abs(expr) < 2**31 else repr(float(expr))
 

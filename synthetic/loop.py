@@ -2,7 +2,7 @@
 
 It is text to be compiled there, where `kernel` and `update` have a meaning; here nothing calls it.
 """
-# ruff: noqa: F821, D103, PLR0915
+# ruff: noqa: F821, D103, PLR0912, PLR0915
 # mypy: ignore-errors
 
 import numpy as np

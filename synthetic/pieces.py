@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -101,7 +102,7 @@ def smooth(expr: sympy.Expr, x: sympy.Symbol, at: sympy.Expr) -> sympy.Expr:
     return sympy.Integer(1 if above else -1 if isinstance(expr, sympy.sign) else 0)
 
 
-def merged(parts: list[Piece]) -> tuple[Piece, ...]:
+def merged(parts: Iterable[Piece]) -> tuple[Piece, ...]:
     """Join neighbours that have the same expression."""
     out: list[Piece] = []
     for part in parts:
@@ -129,8 +130,10 @@ def holder(parts: tuple[Piece, ...], at: sympy.Expr) -> Piece:
 
 
 def tidy(expr: sympy.Expr, *variables: sympy.Symbol) -> sympy.Expr:
-    """Multiply polynomials out; anything else is left as it was written."""
-    return sympy.expand(expr) if expr.is_polynomial(*variables) else expr
+    """Multiply the polynomial part of a sum out; anything else is left as it was written."""
+    parts = sympy.Add.make_args(expr)
+    plain = [part for part in parts if part.is_polynomial(*variables)]
+    return sympy.Add(sympy.expand(sympy.Add(*plain)), *(part for part in parts if not part.is_polynomial(*variables)))
 
 
 def joined(parts: tuple[Piece, ...], x: sympy.Symbol) -> sympy.Expr:
@@ -209,10 +212,9 @@ def all_roots(expr: sympy.Expr, x: sympy.Symbol, lo: float, hi: float) -> tuple[
     """Return the zeros of a smooth expression; of one that is not algebraic those in [lo, hi]."""
     if not expr.has(x):
         return ()
-    numerator = expr if expr.is_polynomial(x) else sympy.fraction(sympy.together(expr))[0]
-    if not numerator.is_polynomial(x):
+    if not expr.is_rational_function(x):
         return scanned(expr, x, lo, hi)
-    polynomial = sympy.Poly(numerator, x)
+    polynomial = sympy.Poly(sympy.fraction(sympy.together(expr))[0], x)
     if polynomial.degree() <= 2:
         found = sympy.roots(polynomial, x, multiple=True)
         return tuple(distinct([z for z in found if z.is_real]))
@@ -236,7 +238,8 @@ def scanned(expr: sympy.Expr, x: sympy.Symbol, lo: float, hi: float) -> tuple[sy
     with np.errstate(all="ignore"):
         y = np.asarray(f(grid), dtype=np.complex128)
         y = np.where(y.imag == 0, y.real, np.nan)
-        found = list(grid[y == 0])
+        beside = np.concatenate([[np.nan], y, [np.nan]])
+        found = list(grid[(y == 0) & ~((beside[:-2] == 0) & (beside[2:] == 0))])  # inside a stretch of zeros: none
         for k in np.flatnonzero(y[:-1] * y[1:] < 0):
             found.append(brentq(f, grid[k], grid[k + 1], xtol=1e-15, rtol=1e-15))
     return tuple(distinct([_nice(expr, x, float(z)) for z in found]))

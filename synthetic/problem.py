@@ -18,7 +18,7 @@ from .compiled import module_of
 from .constants import Fact
 from .kernels import Function
 from .noise import Noise
-from .pieces import Piece, derivative, joined, mixture, pieces, tidy
+from .pieces import Piece, derivative, joined, merged, mixture, pieces, tidy
 
 Array = NDArray[np.float64]
 Kernel = Callable[[int, Array, Array], float]
@@ -81,11 +81,12 @@ class Problem:
             sympy.nsimplify(f, rational=True).xreplace({s: real[s.name] for s in f.free_symbols}) for f in given
         )
         self.components: tuple[sympy.Expr, ...] = tuple(self._public(f) for f in self._f)
-        self._terms = tuple(separated(f, self._x) for f in self._f)
+        parts = [separated(f, self._x) for f in self._f]
+        self._terms = tuple(terms and tuple(merged(part) for part in terms) for terms in parts)
         for i in range(len(self._f)):
             first = self._f.index(self._f[i])
             if first == i:
-                constants.require_differentiable(f"component {i}", self._f[i], self._terms[i], self._x, self._bounds)
+                constants.require_differentiable(f"component {i}", self._f[i], parts[i], self._x, self._bounds)
 
     @property
     def _bounds(self) -> list[tuple[float, float]]:
@@ -167,7 +168,7 @@ class Problem:
     @cached_property
     def _component_lipschitz(self) -> Fact[float]:
         return constants.largest(
-            (i, constants.lipschitz("component_lipschitz", f"component {i}", f, self._x, self._bounds))
+            constants.lipschitz("component_lipschitz", f"component {i}", f, self._x, self._bounds)
             for i, f in self._different()
         )
 
@@ -179,7 +180,7 @@ class Problem:
     @cached_property
     def _gradient_bound(self) -> Fact[float]:
         return constants.largest(
-            (i, constants.gradient_bound("H", f"component {i}", f, self._x, self._bounds)) for i, f in self._different()
+            constants.gradient_bound("H", f"component {i}", f, self._x, self._bounds) for i, f in self._different()
         )
 
     @property

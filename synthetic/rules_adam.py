@@ -153,6 +153,7 @@ def adabound(t: int, alpha: float, g: Array, s: Array, p: Array, e: Array, dx: A
     """Multiply m by e = α·√(1-β2^t)/(1-β1^t) / (√v + eps), clipped to final·(1 - 1/(γt+1)) … final·(1 + 1/(γt)).
 
     final = final_lr·α_t/α_1, so that both bounds follow the schedule. Kept in s[2]: the first α that is not zero.
+    The public package adds 1e-15 to v under the root besides eps; the authors' formula and this rule do not.
     """
     beta1, beta2, eps, final_lr, gamma = p[0], p[1], p[2], p[3], p[4]
     m, v, base = s[0], s[1], s[2]

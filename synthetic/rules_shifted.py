@@ -39,12 +39,12 @@ def adashift(t: int, alpha: float, g: Array, s: Array, p: Array, e: Array, dx: A
     """Multiply m by e = α/(√(v/(1-β2^{t-n})) + eps); v averages the squares of n steps ago, m the last n gradients.
 
     `block` says over what a square is taken: 0 the coordinate itself, 1 the largest of all coordinates, 2 their mean.
-    No step is taken until n gradients lie in s[2:], one place each, overwritten in turn. A coordinate (a block) whose
-    v is still zero waits, where the package would divide by eps alone.
+    s[2:] holds the last n gradients, a place each, overwritten in turn; until it is full v is zero and no step taken. A
+    coordinate (a block) whose v is zero later on waits too, where the package would divide by eps alone.
     """
     beta1, beta2, eps, n, block = p[0], p[1], p[2], int(p[3]), p[4]
     m, v, past = s[0], s[1], s[2 + (t - 1) % n]
-    weights = float(n) if beta1 == 1.0 else (1.0 - beta1**n) / (1.0 - beta1)
+    weights = (1.0 - beta1**n) / (1.0 - beta1)
     first, last = beta1 ** (n - 1) / weights, 1.0 / weights
     root = math.sqrt(debias(beta2, max(t - n, 1)))
     largest = total = 0.0
@@ -54,7 +54,7 @@ def adashift(t: int, alpha: float, g: Array, s: Array, p: Array, e: Array, dx: A
         m[i] = beta1 * (m[i] - first * past[i]) + last * g[i]
         square = past[i] * past[i] if block == 0.0 else largest if block == 1.0 else total / g.size
         v[i] = beta2 * v[i] + (1.0 - beta2) * square
-        e[i] = 0.0 if t <= n or v[i] == 0.0 else alpha / (math.sqrt(v[i]) / root + eps)
+        e[i] = 0.0 if v[i] == 0.0 else alpha / (math.sqrt(v[i]) / root + eps)
         dx[i] = -e[i] * m[i]
         past[i] = g[i]
 

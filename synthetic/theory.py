@@ -123,7 +123,9 @@ MEMORY: dict[str, Memory] = {
     **dict.fromkeys(("amsgrad", "amsgrad_torch"), "maximum"),
     **dict.fromkeys(("adafom", "adamnc", "nosadam", "adabound"), "average"),
     "adagrad": "sum",
-    **dict.fromkeys(("rmsprop", "adam", "adam_plain", "adam_inside", "adabelief", "adashift", "adopt"), "forgetting"),
+    **dict.fromkeys(
+        ("rmsprop", "adam", "adam_plain", "adam_inside", "yogi", "adabelief", "adashift", "adopt"), "forgetting"
+    ),
 }
 """What v̂ remembers of bounded gradients that keep their noise.
 

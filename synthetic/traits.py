@@ -175,5 +175,5 @@ def declared(optimizer: torch.optim.Optimizer) -> tuple[str | None, float, float
         return ("amsgrad" if group["amsgrad"] else "adam"), beta1, beta2
     if kind is torch.optim.RMSprop and not group["centered"] and not group["momentum"]:
         return "adam", 0.0, float(group["alpha"])
-    names = {torch.optim.SGD: "sgd", torch.optim.Adagrad: "adagrad"}
+    names: dict[type, str] = {torch.optim.SGD: "sgd", torch.optim.Adagrad: "adagrad"}
     return names.get(kind), math.nan, math.nan

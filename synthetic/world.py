@@ -37,7 +37,7 @@ def compiled(kernel: Callable[..., float]) -> Callable[..., bool]:
     the tail to the distance from the optimum. It returns False where x is not finite, and then touches nothing.
     """
 
-    @numba.njit(PLAY)  # type: ignore[untyped-decorator]
+    @numba.njit(PLAY)
     def play(  # type: ignore[no-untyped-def]  # compiled: PLAY types it
         chosen, noise, best, lower, upper, optimum, tail, x, g, regret, distance
     ):  # pragma: no cover
@@ -58,7 +58,7 @@ def compiled(kernel: Callable[..., float]) -> Callable[..., bool]:
                 distance[s] += np.sqrt(squares)
         return True
 
-    return play  # type: ignore[no-any-return]
+    return play
 
 
 class World:

@@ -49,7 +49,7 @@ def test_theorem_2_asks_for_far_more_than_it_takes(betas, size, first_wrong):
 
 @pytest.mark.parametrize("betas", [(0.0, 0.5), (0.3, 0.9), (0.6, 0.95)])
 def test_theorem_2_for_every_small_size(betas):
-    sizes = range(2, 400, 2)
+    sizes = range(2, 1000, 2)
     by_hand = np.array([theorem2_by_hand(c, *betas) for c in sizes]).T
     assert (reddi_theorem2(list(sizes), *betas) == by_hand).all()
     assert reddi_theorem2_size(*betas) == next(c for c, met in zip(sizes, by_hand.all(axis=0), strict=True) if met)
@@ -61,7 +61,7 @@ def test_without_momentum_theorem_2_is_a_bound_on_beta2():
         limit = min(size ** (-4 / (size - 2)), 1 - (9 / (2 * size)) ** 2)
         assert reddi_theorem2(size, 0.0, limit * (1 - 1e-9)).all()
         assert not reddi_theorem2(size, 0.0, min(limit * (1 + 1e-9), 1 - 1e-12)).all()
-    # at C = 10 it allows 0.316; with period 3 Adam goes right from 0.098 on, and with period 10 it is wrong until far above
+    # at C = 10 it allows 0.316: with period 3 Adam goes right from 0.098 on, with period 10 it is wrong far above
     assert min(10 ** (-4 / 8), 1 - 0.45**2) == pytest.approx(0.316, abs=5e-4)
     assert periodic_drift([10.0, -1.0, -1.0], 0.0, 0.316) > 0
     assert critical_beta2([10.0] + [-1.0] * 9) > 0.316
@@ -156,7 +156,7 @@ def test_nosadam_is_the_weighted_average():
             v = decay * v + (1 - decay) * square
         weights = np.arange(1, 501.0) ** -power
         assert v == pytest.approx(weights @ squares / weights.sum(), rel=1e-12)
-        assert (1 - nosadam_beta2(10**6, power)[-1]) * 10**6 == pytest.approx(1 - power, abs=0.3 * power)
+        assert (1 - nosadam_beta2(10**6, power)[-1]) * 10**6 == pytest.approx(1 - power, abs=0.3 * power + 1e-9)
 
 
 @pytest.mark.parametrize(("power", "holds"), [(0.0, True), (0.1, True), (2.0, True), (-0.1, False)])
@@ -167,11 +167,7 @@ def test_nosadams_condition_keeps_gamma_from_falling(power, holds):
     squares = np.where(np.arange(2000) % 101 == 0, 1010.0**2, 100.0)
     v = np.cumsum(weights * squares) / np.cumsum(weights)
     e = 0.5 / np.sqrt(np.arange(1, 2001) * v)
-    assert (gamma(e) >= -1e-12 / e[1:]).all()  # rounding of v
-    if not holds:  # not necessary on every run: a run on which it does fail
-        dead = np.where(np.arange(2000) == 0, 1.0, 0.0)
-        v = np.cumsum(weights * dead) / np.cumsum(weights)
-        assert (gamma(0.5 / np.sqrt(np.arange(1, 2001) * v)) < 0).any()
+    assert (gamma(e) >= -1e-12 / e[1:]).all() == holds  # 1e-12: rounding of v
 
 
 def test_adabound_squeezes_every_stepsize():

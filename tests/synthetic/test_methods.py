@@ -102,7 +102,6 @@ TWINS = {
         BETAS | {"eps": 1e-4, "final_lr": 0.3, "gamma": 0.01},
         lambda x, lr: po.AdaBound(x, lr, 0.3, PAIR, 0.01, eps=1e-4),
     ),
-    "adabound-defaults": ("adabound", {}, po.AdaBound),
     "adashift": ("adashift", BETAS | {"n": 7}, lambda x, lr: po.AdaShift(x, lr, PAIR, 7)),
     "adashift-each": (
         "adashift",
@@ -186,12 +185,24 @@ def test_avagrad_after_the_paper_differs_from_the_package_by_the_norm_alone():
 
 def test_adai_raises_no_tiny_mean_as_the_package_does():
     """The package lifts mean(v̂) to eps: below it the inertia grows, which the paper's formula does not have."""
-    gradients, alphas = noisy() * [1, 1e3, 1, 1] * 1e-2, root(STEPS)
-    floored = torch_steps(lambda x, lr: po.Adai(x, lr, eps=0.9), gradients, alphas)
-    free = play("adai", gradients, alphas, eps=0.9)[1]
-    assert np.abs(free - floored).max() > 1e-3 * np.abs(free).max()
-    agree(free * 2.0**20, play("adai", gradients * 2.0**20, alphas, eps=0.9)[1])
-    agree(free * 2.0**20, torch_steps(lambda x, lr: po.Adai(x, lr, eps=0.9), gradients * 2.0**20, alphas))
+    gradients, alphas, up = noisy() * 1e-4, root(STEPS), 2.0**20
+    floored, free = torch_steps(po.Adai, gradients, alphas), play("adai", gradients, alphas)[1]
+    assert np.abs(free - floored).max() > 0.01 * np.abs(free).max()
+    agree(free * up, torch_steps(po.Adai, gradients * up, alphas))
+
+
+def test_adabound_adds_nothing_under_the_root_as_the_package_does():
+    """The package adds 1e-15 to v under the root; with it put back, small gradients agree as well."""
+    gradients, alphas = noisy() * 1e-4, root(STEPS)
+    twin = torch_steps(lambda x, lr: po.AdaBound(x, lr, 1e3, PAIR, 0.01, eps=0.0), gradients, alphas)
+    _, dx, m = play("adabound", gradients, alphas, **BETAS, eps=0, final_lr=1e3, gamma=0.01)
+    assert np.abs(dx - twin).max() > 1e-9 * np.abs(twin).max()
+    t = np.arange(1, STEPS + 1)[:, None]
+    one, two = corrections()
+    v = weighted(average(PAIR[1]), gradients**2)
+    bound = 1e3 * alphas[:, None] / alphas[0]
+    lifted = alphas[:, None] * np.sqrt(two) / one / np.sqrt(v + 1e-15)
+    agree(-m * np.clip(lifted, bound * (1 - 1 / (0.01 * t + 1)), bound * (1 + 1 / (0.01 * t))), twin)
 
 
 # ---- twins: written out from the formulas --------------------------------------------------------------------------

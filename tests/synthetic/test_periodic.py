@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepscope.synthetic.arrivals import Cyclic
 from stepscope.synthetic.periodic import (
     critical_beta2,
     cyclic_gradients,
@@ -16,6 +18,7 @@ from stepscope.synthetic.periodic import (
     periodic_drift,
     periodic_rho,
 )
+from stepscope.synthetic.problem import Problem
 
 ONLINE = [1010.0] + [-10.0] * 100
 
@@ -161,6 +164,16 @@ def test_large_eps_restores_the_direction():
 def test_refusals(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_a_problem_in_symbols():
+    x, y = sympy.symbols("x y")
+    game = Problem([1010 * x, -10 * x], arrival=Cyclic([0] + [1] * 100), domain=(-1, 1))
+    assert critical_beta2(cyclic_gradients(game)[:, 0], 0.9) == pytest.approx(0.999516, abs=5e-7)
+    plane = Problem([3 * x - y, -x + 2 * y], arrival=Cyclic([0, 1, 1]), variables=(x, y))
+    assert periodic_drift(cyclic_gradients(plane), 0.5, 0.3) == pytest.approx(
+        [drift_by_loop([3, -1, -1], 0.5, 0.3), drift_by_loop([-1, 2, 2], 0.5, 0.3)], rel=1e-12
+    )
 
 
 def problem(*components, order):

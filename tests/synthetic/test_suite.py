@@ -1,0 +1,462 @@
+"""The suite: real torch optimizers on problems whose answer is known."""
+
+import json
+import math
+import signal
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepscope import Monitor
+from stepscope.synthetic.cases import PROBLEMS, Outcome, frozen_drift
+from stepscope.synthetic.suite import (
+    SuiteResult,
+    SuiteRow,
+    assert_converges,
+    optimizer_from_spec,
+    outcome,
+    run_suite,
+)
+from stepscope.synthetic.traits import measure, trial
+from stepscope.synthetic.world import World, merge, one_thread, play, select
+
+CASES = {case.name: case for case in PROBLEMS}
+KINDS = {"distance", "tolerance", "regret", "rho", "start", "seconds"}
+
+
+def adam(**settings):
+    return lambda params: torch.optim.Adam(params, **settings)
+
+
+class Lookback(torch.optim.Optimizer):
+    """Divides by the root of a second moment whose bias correction is 1 − β2^(t − delay): 0/0 at t = delay."""
+
+    def __init__(self, params, lr=1e-3, beta2=0.9, delay=9):
+        super().__init__(params, {"lr": lr, "beta2": beta2, "delay": delay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                state.setdefault("v", torch.zeros_like(p))
+                state["t"] = state.get("t", 0) + 1
+                late = state["t"] - group["delay"]
+                if late >= 0:
+                    state["v"].mul_(group["beta2"])
+                    if late > 0:
+                        state["v"].add_((1 - group["beta2"]) * p.grad**2)
+                    p.sub_(group["lr"] * p.grad / (state["v"] / (1 - group["beta2"] ** late)).sqrt())
+
+
+class Coupled(torch.optim.Optimizer):
+    """Normalises the gradient by its norm over all tensors: coordinates know of each other."""
+
+    def __init__(self, params, lr=1e-3):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        given = [(g, p) for g in self.param_groups for p in g["params"] if p.grad is not None]
+        norm = torch.sqrt(sum((p.grad**2).sum() for _, p in given))
+        for group, p in given:
+            p.sub_(group["lr"] * p.grad / norm if norm > 0 else 0.0)
+
+
+class Fussy(torch.optim.SGD):
+    """Raises at its fifth step when a gradient is large."""
+
+    def step(self, closure=None):
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls == 5 and any(p.grad.abs().max() > 50 for g in self.param_groups for p in g["params"]):
+            raise RuntimeError("too large\nfor me")
+        return super().step(closure)
+
+
+# --- theorems ----------------------------------------------------------------------------------------------
+
+
+def test_the_frozen_drift_of_theorem_1_is_the_exact_one():
+    """The periodic second moment in closed form (docs/theory.md 2.5), C = 3, and the root β2 = 0.4723."""
+
+    def exact(beta2, gradients=(3.0, -1.0, -1.0)):
+        d = len(gradients)
+        v = [
+            sum((1 - beta2) * beta2**j * gradients[(i - j) % d] ** 2 for j in range(d)) / (1 - beta2**d)
+            for i in range(d)
+        ]
+        return sum(g / math.sqrt(w) for g, w in zip(gradients, v, strict=True)) / d
+
+    problem = CASES["reddi theorem 1"].problem
+    for beta2 in (0.1, 0.5, 0.9):
+        mean, error = frozen_drift(problem, 0.0, 0.0, beta2)
+        assert mean == pytest.approx(exact(beta2), rel=1e-9)
+        assert error < 1e-8
+    assert CASES["reddi theorem 1"].adam_ends(0.0, 0.4722) is Outcome.WRONG
+    assert CASES["reddi theorem 1"].adam_ends(0.0, 0.4724) is Outcome.SOLVED
+
+
+@pytest.mark.parametrize(
+    ("name", "betas", "expected"),
+    [
+        ("reddi online", (0.9, 0.99951), Outcome.WRONG),
+        ("reddi online", (0.9, 0.99952), Outcome.SOLVED),
+        ("reddi stochastic", (0.0, 0.99), Outcome.WRONG),
+        ("chen figure 2", (0.0, 0.97), Outcome.WRONG),
+        ("chen figure 2", (0.0, 0.99), Outcome.SOLVED),
+        ("adopt k=10", (0.0, 0.9), Outcome.WRONG),
+        ("adopt k=10", (0.0, 0.99), Outcome.SOLVED),
+        ("adopt k=50", (0.0, 0.99), Outcome.WRONG),
+        ("zhang n=10", (0.0, 0.9), Outcome.WRONG),
+        ("zhang n=10", (0.9, 0.99), Outcome.SOLVED),
+        ("shi a=0", (0.0, 0.9), Outcome.WRONG),
+        ("shi a=0", (0.0, 0.99), Outcome.SOLVED),
+        ("savarese", (0.0, 0.99), Outcome.WRONG),
+        ("chen figure 1", (0.0, 0.9), Outcome.SHORT),
+        ("noisy quadratic", (0.9, 0.99), Outcome.SOLVED),
+    ],
+)
+def test_what_theory_says_of_adam(name, betas, expected):
+    """Published critical β2, and those of docs/theory.md 2.5, 4.4 and rows R4 to R8; 4 standard errors each."""
+    assert CASES[name].adam_ends(*betas) is expected
+
+
+def test_figure_1_ends_in_the_cycle_of_half_a_step():
+    """Bock and Weiß: |x| = α(1−β1)/(2(1+β1)), which is α/2 without momentum."""
+    (row,) = run_suite(adam(betas=(0.0, 0.9), eps=0.0), ["chen figure 1"], steps=2_000).rows
+    assert row.distance == pytest.approx(0.005, rel=1e-6)
+    assert (row.outcome, row.expected, row.agrees) == (Outcome.SHORT, Outcome.SHORT, True)
+
+
+def test_adam_loses_theorem_1_and_amsgrad_wins_it():
+    loses = run_suite(adam(betas=(0.0, 0.1)), ["reddi theorem 1"], steps=4_000)
+    wins = run_suite(adam(betas=(0.0, 0.1), amsgrad=True), ["reddi theorem 1"], steps=4_000)
+    assert loses.rows[0].outcome is Outcome.WRONG
+    assert str(loses.rows[0].verdict) == "biased"
+    assert loses.rows[0].rho == pytest.approx(-0.98, abs=0.02)
+    # Regret per period at x = 1: 3 − 2 = 1, at x* = −1 it is −1; so 2/3 a step once it is there.
+    assert loses.rows[0].regret == pytest.approx(2 / 3, rel=0.05)
+    assert (loses.score, loses.exit_code) == (0.0, 1)
+    assert wins.rows[0].outcome is Outcome.SOLVED
+    assert str(wins.rows[0].verdict) == "certified"
+    assert (wins.score, wins.exit_code) == (1.0, 0)
+
+
+@pytest.mark.slow
+def test_the_whole_suite_agrees_with_theory():
+    """At 100 000 steps no row contradicts theory, whatever the class."""
+    for factory in (
+        adam(betas=(0.9, 0.99)),
+        adam(betas=(0.0, 0.9)),
+        adam(betas=(0.9, 0.99), amsgrad=True),
+        torch.optim.SGD,
+        torch.optim.Adagrad,
+    ):
+        result = run_suite(factory)
+        assert len(result.rows) == len(PROBLEMS)
+        assert not [row.problem for row in result.rows if row.agrees is False], str(result)
+
+
+# --- twins and invariances ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["reddi online", "noisy quadratic", "savarese", "sparse gradients"])
+def test_the_suite_plays_like_a_plain_loop(name):
+    """One seed, one optimizer, gradients by the problem's own method, projection after each step."""
+    case, steps, seed = CASES[name], 300, 3
+    problem = case.problem
+    x = torch.nn.Parameter(torch.from_numpy(problem.start.copy()))
+    optimizer = torch.optim.Adam([x], betas=(0.9, 0.99))
+    arrivals, noises = case.generators(seed)
+    order = problem.arrival.stream(len(problem.components), arrivals)(steps)
+    noise = problem.noise.stream(problem.dim, noises)(steps) if problem.noise else np.zeros((steps, problem.dim))
+    regret, distances = 0.0, []
+    for t in range(1, steps + 1):
+        at = x.detach().numpy().copy()
+        component = order[t - 1]
+        losses = [
+            float(problem.components[component].subs(dict(zip(problem.variables, z, strict=True))))
+            for z in (at, problem.optimum)
+        ]
+        regret += losses[0] - losses[1]
+        distances.append(math.dist(at, problem.optimum))
+        x.grad = torch.from_numpy(problem.gradient(component, at) + noise[t - 1])
+        optimizer.param_groups[0]["lr"] = float(case.rate(np.array([float(t)]))[0])
+        optimizer.step()
+        with torch.no_grad():
+            x.copy_(torch.from_numpy(np.clip(x.numpy(), problem.lower, problem.upper)))
+    (row,) = run_suite(adam(betas=(0.9, 0.99)), [name], steps=steps, seeds=[seed]).rows
+    assert row.distance == pytest.approx(np.mean(distances[-3:]), rel=1e-9)
+    assert row.regret == pytest.approx(regret / steps, rel=1e-9)
+
+
+def test_a_row_does_not_depend_on_its_company():
+    names = ["adopt k=10", "reddi theorem 1", "quadratic in two variables"]
+    crowd = run_suite(adam(), names, steps=500, seeds=4)
+    for row in crowd.rows:
+        (alone,) = run_suite(adam(), [row.problem], steps=500, seeds=4).rows
+        for name in ("distance", "regret", "rho"):
+            assert getattr(alone, name) == pytest.approx(getattr(row, name), nan_ok=True)
+        assert alone.verdict is row.verdict
+
+
+def test_one_by_one_gives_what_together_gives():
+    case = CASES["adopt k=10"]
+    traits, seeds = measure(adam()), (0, 1, 2)
+    both = World(case, seeds, 400)
+    (whole,) = play([both], adam(), traits, 1.0).traces
+    singles = [World(case, [seed], 400) for seed in seeds]
+    parts = [play([world], adam(), traits, 1.0).traces[0] for world in singles]
+    assert np.concatenate([w.x for w in singles]) == pytest.approx(both.x, rel=1e-12)
+    merged = merge(parts)
+    assert len(merged.tensors) == 3
+    for name in ("a", "b", "c_plus"):
+        assert merged.total(name) == pytest.approx(whole.total(name), rel=1e-9)
+    assert merged.diagnose().harm.rho == pytest.approx(whole.diagnose().harm.rho, rel=1e-6)
+
+
+def test_select_leaves_the_tensor_as_if_it_had_been_watched_alone():
+    def recorded(pick):
+        torch.manual_seed(0)
+        noise = torch.randn(300, 2, 5, dtype=torch.float64)
+        params = [torch.nn.Parameter(torch.zeros(5, dtype=torch.float64)) for _ in range(2)]
+        groups = [{"params": [p], "lr": lr} for p, lr in zip(params, (0.1, 0.2), strict=True)]
+        optimizer = torch.optim.Adam([groups[i] for i in pick])
+        with Monitor(optimizer, coordinates="all", strict=True) as monitor:
+            for g in noise:
+                for i in pick:
+                    params[i].grad = g[i]
+                optimizer.step()
+        return monitor.trace
+
+    part, alone = select(recorded([0, 1]), [1]), recorded([1])
+    assert part.groups["lr"].shape == alone.groups["lr"].shape
+    assert np.array_equal(part.groups["lr"], alone.groups["lr"])
+    assert np.array_equal(part.values, alone.values, equal_nan=True)
+    assert part.tensors[0].group == 0
+    assert np.array_equal(part.drift.gram_dg, alone.drift.gram_dg)
+
+
+@given(
+    st.lists(st.floats(0, 10), min_size=1, max_size=20),
+    st.floats(0.1, 5),
+    st.floats(0.01, 0.99),
+)
+def test_an_outcome_is_monotone_in_the_distances(distances, start, share):
+    """Coming nearer never makes it worse."""
+    order = [Outcome.SOLVED, Outcome.SHORT, Outcome.WRONG]
+    far = outcome(np.array(distances), start, share * start)
+    near = outcome(np.array(distances) / 2, start, share * start)
+    assert order.index(near) <= order.index(far)
+
+
+# --- what an optimizer is like -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("factory", "elementwise", "proportional", "anneals"),
+    [
+        (adam(), True, False, False),
+        (torch.optim.SGD, True, True, False),
+        (torch.optim.Adagrad, True, False, True),
+        (torch.optim.RMSprop, True, False, False),
+        (Coupled, False, False, False),
+        (Lookback, True, False, False),
+    ],
+    ids=["adam", "sgd", "adagrad", "rmsprop", "coupled", "lookback"],
+)
+def test_traits_are_measured(factory, elementwise, proportional, anneals):
+    traits = measure(factory)
+    assert (traits.elementwise, traits.proportional, traits.anneals) == (elementwise, proportional, anneals)
+
+
+def test_a_trial_is_what_torch_does():
+    g = np.random.default_rng(0).standard_normal((20, 3))
+    x = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    optimizer = torch.optim.Adam([x], lr=0.01)
+    for row in g:
+        x.grad = torch.from_numpy(row.copy())
+        optimizer.step()
+    assert trial(adam(), [g])[0][-1] == pytest.approx(x.detach().numpy(), rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("factory", "family"),
+    [
+        (adam(), "adam"),
+        (adam(amsgrad=True), "amsgrad"),
+        (adam(weight_decay=0.1), None),
+        (torch.optim.SGD, "sgd"),
+        (torch.optim.Adagrad, "adagrad"),
+        (lambda p: torch.optim.RMSprop(p, alpha=0.9), "adam"),
+        (torch.optim.Rprop, None),
+        (Lookback, None),
+    ],
+    ids=["adam", "amsgrad", "decay", "sgd", "adagrad", "rmsprop", "rprop", "own"],
+)
+def test_theory_has_a_word_for_what_it_knows(factory, family):
+    assert measure(factory).family == family
+
+
+# --- what breaks -------------------------------------------------------------------------------------------
+
+
+def test_nan_is_a_row_that_names_the_step():
+    result = run_suite(Lookback, ["reddi theorem 1", "adopt k=10"], steps=50, seeds=3)
+    assert [row.outcome for row in result.rows] == [Outcome.BROKEN] * 2
+    assert [row.note for row in result.rows] == ["broken: x is not finite (step 9)"] * 2
+    assert [str(row.verdict) for row in result.rows] == ["unstable"] * 2
+    assert (result.exit_code, result.score, result.complete) == (1, 0.0, True)
+    assert "broken: x is not finite (step 9)" in str(result)
+
+
+def test_what_raises_is_found_by_playing_alone():
+    result = run_suite(Fussy, ["reddi theorem 1", "chen figure 1", "noisy quadratic"], steps=100)
+    notes = {row.problem: row.note for row in result.rows}
+    assert notes == {
+        "reddi theorem 1": "",
+        "chen figure 1": "broken: RuntimeError: too large for me (step 5)",
+        "noisy quadratic": "",
+    }
+    assert not result.elementwise
+
+
+def test_an_optimizer_that_never_steps_is_all_broken():
+    class Refuses(torch.optim.SGD):
+        def step(self, closure=None):
+            raise TypeError("closure needed")
+
+    result = run_suite(Refuses, ["reddi theorem 1", "sparse gradients"], steps=10)
+    assert [row.note for row in result.rows] == ["broken: TypeError: closure needed (step 1)"] * 2
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_coupled_optimizers_are_played_one_by_one():
+    result = run_suite(Coupled, ["reddi theorem 1", "adopt k=10"], steps=1000)
+    assert not result.elementwise
+    assert [(row.steps, row.seeds) for row in result.rows] == [(200, 1), (200, 3)]
+    assert "optimizer of its own" in str(result)
+
+
+@pytest.mark.parametrize("factory", [adam(), Coupled], ids=["together", "one by one"])
+def test_ctrl_c_leaves_what_there_is(factory):
+    """The signal comes half a second after the first optimizer of the suite itself, not of a trial, was made."""
+    before, timers = torch.get_num_threads(), []
+
+    def watched(params):
+        if params[0].abs().max() > 0 and not timers:  # trials begin at 0, figure 1 and the quadratic elsewhere
+            timers.append(threading.Timer(0.5, signal.raise_signal, (signal.SIGINT,)))
+            timers[0].start()
+        return factory(params)
+
+    result = run_suite(watched, ["chen figure 1", "quadratic in two variables"], steps=5_000_000)
+    timers[0].join()
+    assert not result.complete
+    assert "interrupted" in str(result)
+    assert len(result.rows) == (2 if result.elementwise else 0)
+    assert all("stopped after" in row.note and 0 < row.steps < 5_000_000 for row in result.rows)
+    assert torch.get_num_threads() == before
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+
+    def fail():
+        with one_thread():
+            assert torch.get_num_threads() == 1
+            raise ZeroDivisionError
+
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            fail()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+# --- what comes out ----------------------------------------------------------------------------------------
+
+
+def test_the_result_is_json_and_a_table():
+    result = run_suite(adam(), ["reddi theorem 1", "chen figure 1"], steps=300, seeds=2, progress=True)
+    plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert set(plain) == {"schema", "optimizer", "elementwise", "complete", "score", "exit_code", "seconds", "rows"}
+    assert [row["problem"] for row in plain["rows"]] == ["reddi theorem 1", "chen figure 1"]
+    assert set(plain["rows"][0]) == {*SuiteRow.__dataclass_fields__, "agrees"}
+    assert KINDS <= set(plain["rows"][0])
+    text = str(result)
+    assert all(row.problem in text for row in result.rows)
+    assert max(map(len, text.splitlines())) <= 150
+
+
+def test_no_rows_have_no_score():
+    empty = SuiteResult("Adam", True, (), False, 0.0)
+    assert math.isnan(empty.score)
+    assert empty.to_dict()["score"] is None
+    assert empty.exit_code == 0
+
+
+def test_assert_converges():
+    assert_converges(torch.optim.SGD, ["quadratic in two variables"], steps=2000)
+    with pytest.raises(AssertionError, match=r"(?s)reddi theorem 1.*wrong"):
+        assert_converges(adam(betas=(0.0, 0.1)), ["reddi theorem 1"], steps=2000)
+
+
+# --- what comes in -----------------------------------------------------------------------------------------
+
+
+def test_a_spec_makes_the_optimizer():
+    factory = optimizer_from_spec("torch.optim.Adam", ["betas=0.9,0.99", "amsgrad=true", "eps=1e-9"])
+    optimizer = factory([torch.nn.Parameter(torch.zeros(2))])
+    assert type(optimizer) is torch.optim.Adam
+    assert optimizer.defaults["betas"] == (0.9, 0.99)
+    assert optimizer.defaults["amsgrad"] is True
+    assert optimizer.defaults["eps"] == 1e-9
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("Adam", [], "dotted name"),
+        ("torch.optm.Adam", [], "cannot be imported"),
+        ("torch.optim.Adem", [], r"did you mean .*torch\.optim\.Adam"),
+        ("torch.optim.lr_scheduler", [], "must be a class of torch optimizers, got module"),
+        ("torch.optim.Adam", ["betas"], "key=value"),
+        ("torch.optim.Adam", ["beta=0.9"], "does not take beta=0.9"),
+        ("torch.optim.Adam", ["betas=2,3"], "does not take betas=2,3"),
+    ],
+)
+def test_a_bad_spec_is_one_sentence(name, settings, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        optimizer_from_spec(name, settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"problems": ["reddi theorem 2"]}, "did you mean reddi theorem 1"),
+        ({"problems": [3]}, "names or `Case`s, got int"),
+        ({"problems": []}, "at least one"),
+        ({"problems": ["adopt k=10", "adopt k=10"]}, "twice"),
+        ({"steps": 0}, "`steps` must be a positive integer"),
+        ({"seeds": 0}, "`seeds` must be"),
+        ({"seeds": [-1]}, "`seeds` must be"),
+        ({"lr": math.nan}, "`lr` must be a positive number"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        run_suite(adam(), **arguments)
+
+
+def test_a_factory_must_make_an_optimizer():
+    with pytest.raises(ValueError, match=r"must return a torch\.optim\.Optimizer, got int"):
+        run_suite(lambda params: 3)
