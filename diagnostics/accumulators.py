@@ -39,7 +39,7 @@ PER_COORDINATE = 4
 """a, b, c and c_plus are also kept per coordinate, for the standard errors of a sample."""
 ACTIVE, NONFINITE, RMS2, STEPS = (SUMS.index(name) for name in ("active", "nonfinite", "rms2", "steps"))
 BLOCK = 4096
-"""Coordinates that the compiled loop holds at a time; four arrays of them lie in a first- or second-level cache."""
+"""Coordinates that the compiled loop holds at a time; the arrays for so many lie in a second-level cache."""
 
 
 class Coefficients(NamedTuple):
@@ -193,6 +193,8 @@ class Accumulator:
     def forget(self) -> None:
         """Compare the next stepsize with nothing: what comes is not the successor of what was."""
         self.root[:] = 0.0
+        self.then[:] = 0.0
+        self._known = None
 
     def stepsizes(self) -> Array:
         """Return the newest stepsizes of the coordinates that have taken a step, in no special order."""

@@ -14,7 +14,9 @@ LENGTH = 1000
 """Steps kept."""
 
 KEPT = SUMS[: 1 + SUMS.index("rms2")]
-"""What is kept of each step, per tensor, over its watched coordinates: what moves before a loss does."""
+"""What is kept of each step, per tensor, over its watched coordinates: what moves before a loss does.
+
+In the opening it stands for all coordinates, scaled down to as many."""
 
 
 class FlightRecorder:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .accumulators import Coefficients
 from .stepsizes import Reader
 from .watcher import FAILURES, Watcher
 
@@ -22,29 +23,36 @@ def glance(
 ) -> Sequence[Watcher]:
     """Point the sums at each tensor's second moment and gradient; return the watchers that need a closer look.
 
-    These are the tensors that took no step, or not the one after the last, or not the same as the rest of the group;
-    and those whose second moment or gradient has to be computed, or may not be read where it lies.
+    These are the tensors that took no step, or not the one after the last; and those whose second moment or gradient
+    has to be computed, or may not be read where it lies.
     """
-    stored = None if group.get("maximize") else reader.stored(group)
+    try:
+        stored = None if group.get("maximize") else reader.stored(group)
+    except FAILURES:
+        stored = None
     if stored is None:
         return watchers
     left: list[Watcher] = []
-    common = now = None
+    rules: dict[float, Coefficients] = {}
     for w in watchers:
-        gradient, state = w.view.param.grad, states.get(w.view.param, NO_STATE)
-        counter = state.get("step")
-        count = step if counter is None else float(counter)
-        follows = counter is None or count - 1 == w.counted
-        if gradient is None or w.reader is None or not follows or (stored and stored not in state):
+        view = w.view
+        gradient, state = view.param.grad, states.get(view.param, NO_STATE)
+        # A counter on an accelerator is not read: that would make the host wait.
+        if gradient is None or not gradient.is_cpu or w.reader is None or (stored and stored not in state):
             left.append(w)
             continue
-        if now is None:
-            w.view.group, w.view.state, w.view.step = group, state, float(count)
+        counter = state.get("step")
+        count = float(step if counter is None else counter)
+        if counter is not None and count - 1 != w.counted:
+            left.append(w)
+            continue
+        if count not in rules:
+            view.group, view.state, view.step = group, state, count
             try:
-                now, common = reader.coefficients(w.view), count
+                rules[count] = reader.coefficients(view)
             except FAILURES:
                 return watchers
-        if count == common and w.accumulator.point(state.get(stored) if stored else None, gradient, now):
+        if w.accumulator.point(state[stored] if stored else None, gradient, rules[count]):
             w.counted = None if counter is None else count
         else:
             left.append(w)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 import weakref
@@ -253,10 +254,11 @@ class Monitor:
             if self._closed or os.getpid() != owner or _runs_out_of_sight():
                 return
             try:
-                hook(self)
-            except Exception as fault:
+                with np.errstate(all="ignore"):  # a diverging run is no fault of ours
+                    hook(self)
+            except BaseException as fault:
                 self._recorder.accumulators.clear()
-                if self.strict:
+                if self.strict or not isinstance(fault, Exception):
                     raise
                 self._stand_aside(fault)
 
@@ -380,8 +382,8 @@ class Monitor:
         self._closed = True
         for handle in self._handles:
             handle.remove()
-        self._recorder.groups = self._schedules()
         try:
+            self._recorder.groups = self._schedules()
             with np.errstate(all="ignore"):
                 self._recorder.finish(message, crashed)
         except Exception as fault:
@@ -392,10 +394,14 @@ class Monitor:
 
 
 def _finish_quietly(recorder: Recorder, message: str, owner: int) -> None:
-    """Finish the record of a monitor that nobody closed, in the process that made it."""
+    """Finish the record of a monitor that nobody closed, in the process that made it.
+
+    In a context of its own: the garbage collector may call this while another `np.errstate` is being entered, and one
+    entered here would free what that is reading (CPython 3.11).
+    """
     if os.getpid() == owner:
         try:
-            recorder.finish(message, crashed=True)
+            contextvars.copy_context().run(recorder.finish, message, crashed=True)
         except Exception as fault:
             _say_unwritten(fault)
 

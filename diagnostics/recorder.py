@@ -41,7 +41,8 @@ UNSCALED = np.array([name in ("rms2", "steps") for name in SUMS])
 class Recorder:
     """The sums of one run, per tensor, and the log they are written to.
 
-    `accumulators` holds the newest step's sums, which the watchers fill in; `step` is the number of steps recorded.
+    `accumulators` holds the running sums and the newest step's, which the watchers fill in; `step` is the number of
+    steps recorded.
     """
 
     def __init__(self, directory: Path | None, meta: dict[str, Any], watchers: list[Watcher]) -> None:
@@ -133,7 +134,6 @@ class Recorder:
         facts = {"groups": dict(groups), "scalars": {name: list(entry) for name, entry in self.scalars.items()}}
         return Row("record", self.segment, self.step, facts, self._rows())
 
-    @np.errstate(all="ignore")  # a diverging run is no fault of ours
     def _rows(self) -> Array:
         """Return one row per tensor, in the order of `COLUMNS`, scaled up to the whole tensor."""
         rows = []
@@ -175,7 +175,6 @@ class Recorder:
         self.log.commit()
         self._committed = time.monotonic()
 
-    @np.errstate(all="ignore")
     def _drift_rows(self) -> list[Row]:
         leads = [w.coordinates for w in self.watchers]
         gram = self.stretches.gram([(c.lead, c.numel / max(1, c.lead)) for c in leads])

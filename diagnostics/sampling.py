@@ -40,7 +40,7 @@ class Coordinates:
         """Where the members of the harm test stand among the watched coordinates."""
         self.scale = self.numel / self.watched if self.watched else 1.0
 
-    def in_place(self, tensor: torch.Tensor | None) -> bool:
+    def in_place(self, tensor: torch.Tensor) -> bool:
         """Return whether compiled code may read the tensor where it lies: plain, on the CPU, in one piece."""
         return (
             type(tensor) is torch.Tensor

@@ -27,7 +27,7 @@ class Schedule:
         return step % self.interval == 0 or step in GEOMETRIC
 
     def proves(self, step: int) -> bool:
-        """Return whether the formula is proved and Δθ measured at `step`; that takes longer than a record alone."""
+        """Return whether the formula is proved and Δθ measured at `step`: throughout the opening, rarely later."""
         return step <= OPENING or step % (8 * self.interval) == 0 or step in PROVED
 
     def widen(self, step: int) -> bool:

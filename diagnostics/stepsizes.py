@@ -68,7 +68,8 @@ class Reader(ABC):
     def stored(self, group: Mapping[str, Any]) -> str | None:
         """Return the state entry that is v as it stands; "" where v is one, None where v or g must be computed.
 
-        A shortcut past `second_moment` for the steps between records.
+        A shortcut past `second_moment` for the steps between proofs, in which all tensors of a group at one step share
+        one tensor's `coefficients`.
         """
         return None
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from .accumulators import Accumulator, Coefficients
-from .sampling import Coordinates
+from .sampling import NUMPY_DTYPES, Coordinates
 from .stepsizes import Reader, Values, View, rebuilt_step
 from .trace import INSTANTS, SUMS, TensorInfo
 
@@ -34,6 +34,12 @@ class Outcome(Enum):
     STEPPED = "stepped"
     ABSENT = "no gradient"
     SKIPPED = "skipped"
+
+
+def at_hand(tensor: object) -> bool:
+    """Return whether a tensor's numbers lie in memory as numpy knows them, in whatever order."""
+    plain = type(tensor) is torch.Tensor and tensor.dtype in NUMPY_DTYPES
+    return plain and tensor.layout is torch.strided and tensor.is_cpu  # type: ignore[union-attr, attr-defined]
 
 
 def plain_copy(tensor: torch.Tensor) -> torch.Tensor:
@@ -64,7 +70,7 @@ class Watcher:
         """The counter's value before a step at which it did not advance by one; None after an ordinary step."""
         self.trouble: str | None = None
         self.proof = math.nan
-        """Relative error of the newest self-check; NaN where rounding hides the step."""
+        """Relative error of the newest self-check beyond the rounding of θ; NaN where rounding hides the step."""
         self.update = (-1, math.nan, math.nan)
         """The step at which Δθ was measured, its root mean square, and its cosine with -g."""
         self.after_step: Array = np.empty(0)
@@ -80,10 +86,10 @@ class Watcher:
         shape, numel = tuple(self.view.param.shape), self.coordinates.numel
         return TensorInfo(self.name, shape, numel, self.coordinates.watched, self.group, formula)
 
-    @np.errstate(all="ignore")  # a diverging run is no fault of ours
     def before(self, group: Mapping[str, Any], state: Mapping[str, Any], proving: bool, surveying: bool) -> None:
         """Note what the coming step will overwrite and the reading needs."""
         view = self.view
+        view.before = {}
         if not self.intact():
             return
         view.group, view.state = group, state
@@ -95,20 +101,26 @@ class Watcher:
                 self.keep_second_moment(self.reader, group, state)
 
     def keep_second_moment(self, reader: Reader, group: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-        """Copy the whole second moment, where it can be read in place, for a survey of all coordinates."""
-        stored = None if group.get("maximize") else reader.stored(group)
-        if stored:
-            self.view.before["survey"] = stored, plain_copy(state[stored]) if stored in state else None
+        """Copy the whole second moment, where one lies in this process's memory, for a survey of all coordinates."""
+        try:
+            stored = None if group.get("maximize") else reader.stored(group)
+        except FAILURES:
+            return
+        if stored and stored not in state:
+            self.view.before["survey"] = stored, None
+        elif stored and at_hand(state[stored]):
+            self.view.before["survey"] = stored, plain_copy(state[stored])
 
     def survey(self, gradient: torch.Tensor, now: Coefficients) -> bool:
         """Sum this step over all coordinates, if the second moment was kept; return whether that can be."""
-        if "survey" not in self.view.before or self.jump is not None or gradient.layout is not torch.strided:
+        stored, before = self.view.before.get("survey", (None, None))
+        if stored is None or not at_hand(gradient) or not at_hand(self.view.state[stored]):
             return False
-        stored, before = self.view.before["survey"]
+        if not self.accumulator.then.any():  # there is no step to compare with
+            before = None
         v, g = plain_copy(self.view.state[stored]), plain_copy(gradient)
         return self.accumulator.point(v, g, now, survey=True, before=before)
 
-    @np.errstate(all="ignore")
     def after(self, group: Mapping[str, Any], state: Mapping[str, Any], step: int, proving: bool) -> Outcome:
         """Measure the step just taken; `step` counts for optimizers that keep no counter of their own."""
         view, gradient = self.view, self.view.param.grad
@@ -188,7 +200,7 @@ class Watcher:
         rounding = 2 * unit * np.linalg.norm(np.maximum(np.abs(before), np.abs(after))[sound])
         error = float(np.linalg.norm(moved[sound] - rebuilt[sound]))
         size = float(np.linalg.norm(moved[sound]))
-        self.proof = error / size if size > rounding else math.nan
+        self.proof = max(0.0, error - rounding) / size if size > rounding else math.nan
         if error <= TOLERANCE * size + rounding:
             return None
         return (
@@ -224,6 +236,7 @@ class Watcher:
     def reload(self, state: Mapping[str, Any]) -> None:
         """Start from a state that was loaded into the optimizer; note where its counter jumped."""
         self.accumulator.forget()
+        self.view.state = state
         counter = state.get("step")
         now = None if counter is None else float(counter)
         if None not in (now, self.counted) and now != self.counted:

@@ -1,5 +1,9 @@
 """What is read at a glance between proofs is what a closer look would have read."""
 
+import copy
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -65,3 +69,37 @@ def test_the_compiled_call_has_one_signature():
             with Monitor(optimizer, coordinates=50, strict=True):
                 train(optimizer, OPENING + 3)
     assert len(accumulators.accumulate_all.signatures) == 1
+
+
+def test_a_class_whose_groups_lack_a_setting_costs_its_tensors_alone():
+    """A reader that cannot say where v lies is no reason to stand aside."""
+
+    class Bare(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.data.add_(p.grad, alpha=-group["lr"])
+
+    params = parameters()[:2]
+    optimizer = Bare(params, lr=0.01)
+    for group in optimizer.param_groups:
+        del group["nesterov"]
+    monitor = Monitor(optimizer, strict=True)
+    for t in range(OPENING + 5):
+        for p in params:
+            p.grad = torch.full_like(p, 1.0 + t)
+        optimizer.step()
+    assert monitor.step == OPENING + 5
+    assert "fault" not in {e.kind for e in monitor.trace.events}
+
+
+def test_a_replaced_state_is_let_go():
+    """After `load_state_dict` nothing of ours keeps the old moments alive."""
+    params = parameters()[:2]
+    optimizer = torch.optim.Adam(params)
+    with Monitor(optimizer, strict=True):
+        train(optimizer, OPENING + 4)
+        old = [weakref.ref(optimizer.state[p]["exp_avg_sq"]) for p in params]
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        gc.collect()
+        assert [ref() for ref in old] == [None, None]

@@ -1,9 +1,11 @@
 """The monitor in a training loop: what happens is recorded, and nothing that happens reaches the loop."""
 
+import contextvars
 import copy
 import gc
 import logging
 import math
+import os
 import pickle
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 import torch
 
 from stepscope import Monitor, Trace
+from stepscope.diagnostics import monitor as monitor_module
 from stepscope.diagnostics import recorder as recorder_module
 from stepscope.diagnostics.stepsizes import READERS
 
@@ -775,3 +778,15 @@ def test_a_state_of_other_tensors_is_refused():
 
 def test_every_reader_names_its_formula():
     assert all("e = " in reader.formula for reader in READERS.values())
+
+
+def test_a_finalizer_leaves_the_context_alone():
+    """It may run while numpy enters an `errstate`; one entered by us would free what that is reading (segfault)."""
+    seen = contextvars.ContextVar("seen", default="outside")
+
+    class Recorder:
+        def finish(self, message, crashed):
+            seen.set("inside")
+
+    monitor_module._finish_quietly(Recorder(), "gone", os.getpid())
+    assert seen.get() == "outside"

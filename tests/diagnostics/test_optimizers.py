@@ -92,7 +92,7 @@ def test_the_run_is_unchanged_and_every_step_is_proved(rule, settings):
     (monitor,) = monitors
     assert [e for e in monitor.trace.events if e.kind == "unreadable"] == []
     for w in monitor._recorder.watchers:
-        # The formula's own error, beside the rounding of θ in float32 that no formula can know.
+        # Beside the rounding of θ in float32, which no formula can know.
         assert w.proof < 1e-5 or w.name == "0.bias"
     monitor.close()
 

@@ -59,6 +59,41 @@ def test_the_opening_is_summed_over_all_coordinates(amsgrad):
     assert sampled.trace.column("a_se")[-1, 0] == 0
 
 
+def attached_late(optimizer, t):
+    """The optimizer has a past that the monitors did not see."""
+    return t == 3
+
+
+def state_loaded(optimizer, t):
+    if t == 8:
+        optimizer.load_state_dict(optimizer.state_dict())
+    return t == 0
+
+
+def idle_at_the_end_of_the_opening(optimizer, t):
+    if OPENING - 1 <= t < OPENING + 2:
+        optimizer.param_groups[0]["params"][0].grad = None
+    return t == 0
+
+
+@pytest.mark.parametrize("story", [attached_late, state_loaded, idle_at_the_end_of_the_opening])
+def test_the_opening_compares_with_no_step_that_was_not_seen(story):
+    """The sums of a sample say what the sums over everything say, NaN or a leap in c among them."""
+    params = [torch.nn.Parameter(torch.zeros(90, 70)), torch.nn.Parameter(torch.zeros(3))]
+    optimizer = torch.optim.AdamW(params, lr=0.01)
+    monitors = []
+    for t in range(2 * OPENING):
+        for i, p in enumerate(params):
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(2 * t + i))
+        if story(optimizer, t):
+            monitors = [Monitor(optimizer, coordinates=c, strict=True) for c in (2000, "all")]
+        optimizer.step()
+    sampled, everything = (monitor.trace for monitor in monitors)
+    for name in ("compared", "c", "c_plus", "c_bias", "delta2"):
+        estimate, exact = sampled.total(name)[-1], everything.total(name)[-1]
+        assert estimate == pytest.approx(exact, rel=0.15), name  # most of it is exact, the rest a sample of 2000
+
+
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 5), st.text(max_size=5))
 @settings(max_examples=60, deadline=None)
 def test_a_sample_is_distinct_sorted_in_its_parts_and_repeatable(numel, count, seed, name):
