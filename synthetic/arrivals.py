@@ -60,7 +60,7 @@ class Cyclic:
 
         def take(k: int) -> Indices:
             nonlocal taken
-            indices: Indices = np.take(period, np.arange(taken, taken + k), mode="wrap")
+            indices: Indices = period[(taken + np.arange(k)) % len(period)]
             taken = (taken + k) % len(period)
             return indices
 
