@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -30,10 +30,10 @@ from stepscope.synthetic.arrivals import Cyclic, Random
 from stepscope.synthetic.cases import adopt, bend, chen_figure_2
 from stepscope.synthetic.engine import simulate
 from stepscope.synthetic.noise import Gaussian
-from stepscope.synthetic.periodic import cyclic_gradients, periodic_rho
+from stepscope.synthetic.periodic import cyclic_gradients, periodic_drift
 from stepscope.synthetic.problem import Problem
 from stepscope.synthetic.reddi2018 import online, stochastic, theorem1
-from stepscope.synthetic.stationary import iid_gradients, stationary_rho
+from stepscope.synthetic.stationary import iid_gradients, stationary_drift
 
 SHARED = {"sgd", "adagrad", "adafom", "amsgrad"}
 """Methods whose e is set by all of the past: c⁺/a → 0 where noise persists, under every schedule here."""
@@ -70,13 +70,6 @@ class Rule:
         extra = {} if self.beta2 is None else {"beta2": self.beta2}
         return simulate(problem, self.method, steps, lr, self.betas, [seed], jobs=1, **extra)
 
-    @property
-    def decay(self) -> float | None:
-        """β2 of a rule whose ρ is that of g/√v, or None."""
-        if self.method == "adam" and self.betas:
-            return self.betas[1]
-        return self.beta2 if self.method == "rmsprop" else None
-
 
 def chen_figure_1() -> Problem:
     x = sympy.Symbol("x", real=True)
@@ -91,6 +84,12 @@ def noisy_quadratic() -> Problem:
     return Problem(["x**2/2"], Cyclic((0,)), start=1, noise=Gaussian(1.0))
 
 
+def mirrored() -> Problem:
+    """Return −1010x with probability 0.01 and 10.4x otherwise: Adam's drift is right and far faster than the mean."""
+    x = sympy.Symbol("x")
+    return Problem([-1010 * x, sympy.Rational(52, 5) * x], Random((0.01, 0.99)), domain=(-1, 1), start=0)
+
+
 def skewed_plane() -> Problem:
     """Return a tilted quadratic in two variables whose gradient noise is 9 times a vector once in ten, else −1."""
     x, y = sympy.symbols("x y", real=True)
@@ -103,6 +102,7 @@ WORLDS = {
     "theorem 1": World(theorem1, 0.5, 0.01, "bounded", linear=True),
     "online": World(online, 0.5, 0.01, "bounded", linear=True),
     "stochastic": World(stochastic, 0.5, 0.01, "bounded", linear=True),
+    "mirrored": World(mirrored, 0.5, 0.01, "bounded", linear=True),
     "adopt k=10": World(lambda: adopt(10), 0.1, 0.01, "bounded", linear=True),
     "figure 2": World(chen_figure_2, 1.0, 0.1, "vanishing"),
     "figure 1": World(chen_figure_1, 0.1, 0.01, "none", sgd=0.05),
@@ -117,6 +117,7 @@ RULES = {
     "amsgrad": Rule("amsgrad", (0.9, 0.99)),
     "adam .9 .99": Rule("adam", (0.9, 0.99)),
     "adam .9 .999": Rule("adam", (0.9, 0.999)),
+    "adam .99 .999": Rule("adam", (0.99, 0.999)),
     "adam 0 .1": Rule("adam", (0.0, 0.1)),
     "rmsprop .9": Rule("rmsprop", beta2=0.9),
     "adopt .9 .99": Rule("adopt", (0.9, 0.99)),
@@ -136,19 +137,18 @@ class Truth:
     """c⁺/a → 0."""
     grows: bool | None
     """a ≥ a power of t."""
-    rho: float | None
-    """ρ in closed form."""
+    drift: float | None
+    """Positive if the steps go with the mean gradient, negative against it."""
 
 
+@cache
 def truth(world: World, rule: Rule, schedule: str) -> Truth:
     return Truth(
         variance=variance(world, rule.method, schedule),
         testable=schedule != "cosine",
         bias=bias(world, rule.method, schedule),
-        # a sum that grows like t in the root of e, and a falling rate on top: e ~ 1/t
-        grows=not (rule.method == "adagrad" and schedule != "constant" and world.noise in ("bounded", "unbounded"))
-        or (None if schedule == "cosine" else False),
-        rho=exact_rho(world, rule),
+        grows=grows(world, rule.method, schedule),
+        drift=drift(world, rule),
     )
 
 
@@ -184,19 +184,27 @@ def bias(world: World, method: str, schedule: str) -> bool | None:
     return None if world.noise == "none" else False
 
 
-def exact_rho(world: World, rule: Rule) -> float | None:
-    """Return ρ where gradients do not depend on x: 1 for SGD, Adam's and RMSprop's by the drift of g/√v."""
-    if not world.linear:
-        return None
-    if rule.method == "sgd":
-        return 1.0
-    if rule.decay is None:
-        return None
+def grows(world: World, method: str, schedule: str) -> bool | None:
+    """Say whether a grows like a power of t; AdaGrad's sum under α/√t gives e ~ 1/t while gradients last."""
+    if method != "adagrad" or schedule == "constant" or world.noise == "none":
+        return True
+    return False if schedule == "root" and world.noise != "vanishing" else None
+
+
+def drift(world: World, rule: Rule) -> float | None:
+    """Return which way the steps go where gradients do not depend on x: > 0 with the mean gradient, < 0 against it.
+
+    SGD: with it. Adam and RMSprop: the exact mean of m/√v times the mean gradient, momentum and all.
+    """
+    if not world.linear or (rule.betas is None and rule.beta2 is None) or rule.method not in ("sgd", "adam", "rmsprop"):
+        return 1.0 if world.linear and rule.method == "sgd" else None
+    beta1, beta2 = rule.betas or (0.0, rule.beta2 or 0.0)
     problem = world.build()
     if isinstance(problem.arrival, Cyclic):
-        return float(periodic_rho(cyclic_gradients(problem)[:, 0], rule.decay))
+        period = cyclic_gradients(problem)[:, 0]
+        return float(periodic_drift(period, beta1, beta2) * period.mean())
     p, g = iid_gradients(problem)
-    return stationary_rho(p, g[:, 0], rule.decay)
+    return stationary_drift(p, g[:, 0], beta1, beta2) * float(p @ g[:, 0])
 
 
 @dataclass(frozen=True)
@@ -306,8 +314,8 @@ def truth_of(row: Row) -> Truth:
 
 def direction(true: Truth, cell: Sequence[Row]) -> int:
     """Return the sign of ρ: in closed form, else of Σ⟨e g, G⟩ over all seeds; 0 where these do not resolve it."""
-    if true.rho is not None:
-        return int(np.sign(true.rho))
+    if true.drift is not None:
+        return int(np.sign(true.drift))
     made = np.array([row.made for row in cell])
     if len(made) == 1:
         return int(np.sign(made[0]))

@@ -39,7 +39,7 @@ class Outcome(Enum):
 def at_hand(tensor: object) -> bool:
     """Return whether a tensor's numbers lie in memory as numpy knows them, in whatever order."""
     plain = type(tensor) is torch.Tensor and tensor.dtype in NUMPY_DTYPES
-    return plain and tensor.layout is torch.strided and tensor.is_cpu  # type: ignore[union-attr, attr-defined]
+    return plain and tensor.layout is torch.strided and tensor.is_cpu  # type: ignore[attr-defined]
 
 
 def plain_copy(tensor: torch.Tensor) -> torch.Tensor:
@@ -197,7 +197,7 @@ class Watcher:
         moved, rebuilt = after - before, rebuilt_step(reader, self.view, now, v)
         sound = np.isfinite(moved) & np.isfinite(rebuilt)
         unit = torch.finfo(self.view.param.dtype).eps
-        rounding = 2 * unit * np.linalg.norm(np.maximum(np.abs(before), np.abs(after))[sound])
+        rounding = 2 * unit * float(np.linalg.norm(np.maximum(np.abs(before), np.abs(after))[sound]))
         error = float(np.linalg.norm(moved[sound] - rebuilt[sound]))
         size = float(np.linalg.norm(moved[sound]))
         self.proof = max(0.0, error - rounding) / size if size > rounding else math.nan

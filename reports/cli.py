@@ -1,6 +1,7 @@
-"""The command line: `stepscope demo`, `diagnose`, `report` and `list`.
+"""The command line: runs that a Monitor wrote (`demo`, `diagnose`, `report`, `list`), and worlds whose answer is known.
 
-Exit code 0: fine; 1: a verdict is biased or unstable; 2: bad input, said in one sentence.
+Exit code 0: fine; 1: a verdict is biased or unstable, the suite found a wrong end, a claim does not hold; 2: bad input,
+said in one sentence.
 """
 
 from __future__ import annotations
@@ -87,10 +88,79 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("-o", "--output", type=Path, default=page, metavar="FILE", help=f"default: {page}")
     report.add_argument("--json", action="store_true", help="print JSON")
 
-    listing = commands.add_parser("list", help="list the runs below a directory")
+    listing = commands.add_parser("list", help="list the runs below a directory, or known problems and methods")
     listing.add_argument("directory", type=Path, nargs="?", default=Path(), metavar="DIR", help="default: here")
+    listing.add_argument("--problems", action="store_true", help="list the problems of simulate and phase")
+    listing.add_argument("--methods", action="store_true", help="list the methods of simulate and phase")
     listing.add_argument("--json", action="store_true", help="print JSON")
+    _add_worlds(commands)
     return parser
+
+
+def _add_worlds(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """Add the commands that play problems whose answer is known."""
+    simulate = commands.add_parser("simulate", help="play a known problem with a method, and judge the run")
+    _add_problem(simulate)
+    simulate.add_argument("method", metavar="METHOD", help="such as adam or amsgrad; see list --methods")
+    _add_settings(simulate, "hyper-parameters of the method")
+    simulate.add_argument("--betas", type=_numbers, metavar="β1,β2", help="both decays")
+    simulate.add_argument("-o", "--output", type=Path, metavar="RUN", help="directory to keep the run in")
+
+    phase = commands.add_parser("phase", help="draw for which hyper-parameters a method ends at the right side")
+    _add_problem(phase)
+    _add_settings(phase, "hyper-parameters that stay fixed")
+    for axis, name in (("x", "beta1"), ("y", "beta2")):
+        about = f"what varies along {axis}: beta1, beta2, lr, …, with a range; default: {name}"
+        phase.add_argument(f"--{axis}", default=name, metavar="NAME[=LOW,HIGH]", help=about)
+    phase.add_argument("--method", default="adam", help="default: adam")
+    phase.add_argument("--size", type=_numbers, default=(32.0,), metavar="N[,M]", help="cells along x, y; default: 32")
+    phase.add_argument("--refine", type=int, default=0, metavar="N", help="subdivide cells at a boundary so often")
+    phase.add_argument("--resume", type=Path, metavar="FILE", help="keeps finished cells, and is read if it is there")
+    picture = Path("phase.png")
+    phase.add_argument("-o", "--output", type=Path, default=picture, metavar="FILE", help=f"default: {picture}")
+
+    suite = commands.add_parser("suite", help="turn the published counterexamples on a torch optimizer")
+    suite.add_argument("spec", metavar="SPEC", help="its dotted name: torch.optim.Adam")
+    _add_settings(suite, "its settings: betas=0.9,0.99")
+    suite.add_argument("--steps", type=_whole, default=100_000, help="default: 100000")
+    suite.add_argument("--json", action="store_true", help="print JSON")
+
+    claims = commands.add_parser("claims", help="check what papers and theory predict against what is observed")
+    claims.add_argument("--paper", metavar="NAME", help="one paper, such as reddi2018; default: all")
+    claims.add_argument("--slow", action="store_true", help="also those that take longer than seconds")
+    claims.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_problem(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("problem", metavar="PROBLEM", help="a name of list --problems, or your own as module:attribute")
+    parser.add_argument("--steps", type=_whole, default=100_000, help="default: 100000")
+    parser.add_argument("--lr", metavar="α", help="a number, or an expression in t and T; default: the problem's own")
+    parser.add_argument("--seeds", type=_whole, default=1, help="how many runs; default: 1")
+    parser.add_argument("--start", type=_numbers, metavar="x", help="where to start; default: the problem's own")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_settings(parser: argparse.ArgumentParser, about: str) -> None:
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help=about)
+
+
+def _whole(text: str) -> int:
+    """Return a count, also written as 1e6."""
+    try:
+        value = float(text)
+        if value == int(value) and value >= 1:
+            return int(value)
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(f"must be a whole number from 1 up, got {text!r}")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """Return numbers that stand between commas."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as fault:
+        raise argparse.ArgumentTypeError(f"must be numbers between commas, got {text!r}") from fault
 
 
 class _Version(argparse.Action):
@@ -120,8 +190,24 @@ def _dispatch(arguments: argparse.Namespace) -> int:
             return diagnose(arguments.run, as_json=arguments.json)
         case "report":
             return report(arguments.runs, arguments.output, as_json=arguments.json)
-        case _:
+        case "list" if not (arguments.problems or arguments.methods):
             return listing(arguments.directory, as_json=arguments.json)
+        case _:
+            return _play(arguments)
+
+
+def _play(arguments: argparse.Namespace) -> int:
+    """Run a command about worlds whose answer is known; what they refuse is bad input."""
+    from . import commands
+
+    given = vars(arguments)
+    command = commands.COMMANDS[given.pop("command")]
+    try:
+        found = command(**given)
+    except ValueError as error:
+        raise BadInput(_one_line(error)) from error
+    _print_json(found.data) if arguments.json else print(found.text)
+    return ALARM if found.alarm else FINE
 
 
 def diagnose(run: Path, *, as_json: bool = False) -> int:

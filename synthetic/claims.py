@@ -166,9 +166,15 @@ def flatness(trace: Trace, over: str, under: str = "a") -> float:
     return float(np.log(late / early) / np.log(16.0)) if early > 0 else -np.inf
 
 
-def rho(trace: Trace) -> float:
-    """Return ρ = Σ⟨e g, G⟩ / Σ⟨e G, G⟩ with the objective's gradient G: 1 is unbiased, below 0 climbs."""
-    made, intended = (trace.scalars[name].last[-1] for name in ("descent_made", "descent_intended"))
+def rho(trace: Trace, share: float = 0.1) -> float:
+    """Return ρ = Σ⟨e g, G⟩ / Σ⟨e G, G⟩ between `share`·T and T, G the objective's gradient: 1 is unbiased, < 0 climbs.
+
+    The first tenth is left out because early stepsizes, made while v is young, are large and say little of later ones.
+    """
+    first = int(np.searchsorted(trace.steps, share * trace.steps[-1]))
+    made, intended = (
+        trace.scalars[name].last[-1] - trace.scalars[name].last[first] for name in ("descent_made", "descent_intended")
+    )
     return float(made / intended)
 
 

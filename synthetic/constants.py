@@ -27,6 +27,8 @@ Held = TypeVar("Held")
 
 SAMPLES, STARTS = 256, 8
 """Points at which a search looks, and the best of them from which it climbs or descends."""
+DESCENT = "TNC"
+"""It knows bounds and, unlike L-BFGS-B, waits for no threads of a linear algebra library, which cost 1 ms a step."""
 MANY = 12
 """Beyond so many variables the corners of a box are too many to visit."""
 FLAT = 1e-12
@@ -178,13 +180,15 @@ def _searched_minimizer(f: Function, variables: tuple[sympy.Symbol, ...], bounds
     kwargs = {
         "jac": lambda x: np.nan_to_num(slope(x)),
         "bounds": bounds,
-        "method": "L-BFGS-B",
-        "options": {"maxiter": 500},
+        "method": DESCENT,
+        "options": {"maxfun": 1000},
     }
     runs = []
     for x0 in (start, *_points(bounds, start, STARTS)):
         if math.isfinite(height(x0)):
             runs.append(optimize.minimize(lambda x: np.nan_to_num(height(x), nan=1e300), x0, **kwargs, tol=1e-14))
+    if not runs:
+        return Fact(None, ("optimum: the objective has no finite value at the start or at the points tried.",))
     best = min(runs, key=lambda run: float(run.fun))
     if open_box and (best.fun < -1e12 or np.abs(best.x).max() > 1e9):
         return Fact(None, ("optimum: the objective falls without bound, or its minimizer lies beyond 1e9.",))
@@ -311,7 +315,7 @@ def _searched(name: str, who: str, height: Callable[[Array], float], bounds: Bou
         return Fact(None, (f"{name}: a derivative of {who} is not finite everywhere on the domain.",))
     best = float(heights.max())
     for k in np.argsort(heights)[-4:]:
-        run = optimize.minimize(lambda x: -height(x), points[k], bounds=bounds, method="L-BFGS-B")
+        run = optimize.minimize(lambda x: -height(x), points[k], bounds=bounds, method=DESCENT)
         best = max(best, -float(run.fun))
     return Fact(best, (f"{name}: that of {who} was found by search; it may be a little larger.",))
 

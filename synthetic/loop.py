@@ -36,7 +36,7 @@ def advance(
 ):
     dim = len(x)
     g, dx, mean_g, e_now = np.zeros(dim), np.zeros(dim), np.zeros(dim), np.zeros(dim)
-    k = 0
+    k, stretch = 0, done // stretch_length
     while k < len(indices):
         # Sums since the last record are small; adding them to the totals at once, compensated, is what keeps 10^8
         # steps from drifting.
@@ -55,7 +55,9 @@ def advance(
             kernel(-1, x, mean_g)
             update(t, alpha, g, s, p, e_now, dx)
             scale = alpha / alpha_before[0] if alpha_before[0] > 0.0 else 1.0
-            held = stretches[(t - 1) // stretch_length]
+            if t > (stretch + 1) * stretch_length:
+                stretch += 1
+            held = stretches[stretch]
             step_rms2 = step_active = 0.0
             for j in range(dim):
                 g_j, e_j, e0 = g[j], e_now[j], e[j]

@@ -229,7 +229,7 @@ def _plain(root: sympy.Expr) -> sympy.Expr:
 
 
 def scanned(expr: sympy.Expr, x: sympy.Symbol, lo: float, hi: float) -> tuple[sympy.Expr, ...]:
-    """Return the zeros that show as a change of sign on a grid, or lie on it."""
+    """Return the zeros that show as a clear change of sign on a grid, or lie on it."""
     f = sympy.lambdify(x, expr, "numpy")
     grid = FAR * np.sinh(np.linspace(-16.0, 16.0, GRID)) / np.sinh(16.0)
     if math.isfinite(lo) and math.isfinite(hi):
@@ -238,10 +238,15 @@ def scanned(expr: sympy.Expr, x: sympy.Symbol, lo: float, hi: float) -> tuple[sy
     with np.errstate(all="ignore"):
         y = np.asarray(f(grid), dtype=np.complex128)
         y = np.where(y.imag == 0, y.real, np.nan)
-        beside = np.concatenate([[np.nan], y, [np.nan]])
-        found = list(grid[(y == 0) & ~((beside[:-2] == 0) & (beside[2:] == 0))])  # inside a stretch of zeros: none
+        sign = np.pad(np.sign(y), 3, constant_values=np.nan)
+        # A smooth expression is not zero over a stretch: neighbouring zeros are underflow.
+        found = list(grid[(y == 0) & (sign[2:-4] != 0) & (sign[4:-2] != 0)])
         for k in np.flatnonzero(y[:-1] * y[1:] < 0):
-            found.append(brentq(f, grid[k], grid[k + 1], xtol=1e-15, rtol=1e-15))
+            before, after = sign[k + 1 : k + 4], sign[k + 4 : k + 7]  # three points on either side, y[k] in the middle
+            if np.nanmin(before) == np.nanmax(before) and np.nanmin(after) == np.nanmax(
+                after
+            ):  # or else it is rounding
+                found.append(brentq(f, grid[k], grid[k + 1], xtol=1e-15, rtol=1e-15))
     return tuple(distinct([_nice(expr, x, float(z)) for z in found]))
 
 

@@ -45,7 +45,7 @@ SHARE_ALONE = 5
 """Where every seed needs an optimizer of its own, a fifth of the steps and three seeds are played."""
 FARTHER = 7 / 8
 """Share of seeds that end farther than their start on a wrong problem: by chance (one half) 2 in 1000 for 16 seeds."""
-WIDTH = 150
+WIDTH = 160
 
 MARKS = {Decision.HOLDS: "✓", Decision.VIOLATED: "✕", Decision.INCONCLUSIVE: "?"}
 STYLES = {Outcome.SHORT: "yellow", Outcome.WRONG: "red", Outcome.BROKEN: "bold red"}
@@ -126,7 +126,7 @@ class SuiteResult:
         for name in ("problem", "steps", "distance", "solved ≤", "regret"):
             table.add_column(name, justify="left" if name == "problem" else "right", no_wrap=True)
         for name in ("b/a", "c⁺/a"):
-            table.add_column(name, justify="center")
+            table.add_column(name, justify="center", no_wrap=True, min_width=4)
         for name in ("ρ", "verdict", "outcome", "theory"):
             table.add_column(name, no_wrap=True)
         table.add_column("s", justify="right")

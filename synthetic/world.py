@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..diagnostics.monitor import Monitor
 from ..diagnostics.trace import DriftRecord, Trace
 from .cases import Case
+from .compiled import module_of
 from .traits import MakeOptimizer, Traits, made, set_rate, split
 
 Array = NDArray[np.float64]
@@ -25,40 +26,49 @@ TICK = 256
 TAIL = 100
 """The final distance is the mean over the last hundredth of the steps: a cycle or a burst has no last word."""
 
-PLAY = "boolean(int64[::1], float64[:, ::1], float64[::1], float64[::1], float64[::1], float64[::1], boolean, "
-PLAY += "float64[:, ::1], float64[:, ::1], float64[::1], float64[::1])"
+ADVANCE = "boolean(int64[::1], float64[:, ::1], float64[::1], float64[::1], float64[::1], float64[::1], boolean, "
+ADVANCE += "float64[:, ::1], float64[:, ::1], float64[::1], float64[::1])"
+
+
+def advance(  # type: ignore[no-untyped-def]  # compiled, with the types of ADVANCE
+    chosen, noise, best, lower, upper, optimum, tail, x, g, regret, distance
+):
+    """Project x onto the box and write the gradients of the chosen components at x, for all seeds.
+
+    Adds to the regret, and in the tail to the distance from the optimum. Returns False where x is not finite, and then
+    touches nothing. It is text to be compiled around a problem's `kernel`; here nothing calls it.
+    """
+    seeds, dim = x.shape
+    for s in range(seeds):
+        for j in range(dim):
+            if not np.isfinite(x[s, j]):
+                return False
+    for s in range(seeds):
+        squares = 0.0
+        for j in range(dim):
+            x[s, j] = min(max(x[s, j], lower[j]), upper[j])
+            squares += (x[s, j] - optimum[j]) ** 2
+        regret[s] += kernel(chosen[s], x[s], g[s]) - best[chosen[s]]  # type: ignore[name-defined]  # noqa: F821
+        for j in range(noise.shape[1]):
+            g[s, j] += noise[s, j]
+        if tail:
+            distance[s] += np.sqrt(squares)
+    return True
 
 
 @cache
-def compiled(kernel: Callable[..., float]) -> Callable[..., bool]:
-    """Return a loop over the seeds around a problem's kernel.
-
-    It projects x onto the box and writes the gradients of the chosen components at x; it adds to the regret, and in
-    the tail to the distance from the optimum. It returns False where x is not finite, and then touches nothing.
-    """
-
-    @numba.njit(PLAY)
-    def play(  # type: ignore[no-untyped-def]  # compiled: PLAY types it
-        chosen, noise, best, lower, upper, optimum, tail, x, g, regret, distance
-    ):  # pragma: no cover
-        seeds, dim = x.shape
-        for s in range(seeds):
-            for j in range(dim):
-                if not np.isfinite(x[s, j]):
-                    return False
-        for s in range(seeds):
-            squares = 0.0
-            for j in range(dim):
-                x[s, j] = min(max(x[s, j], lower[j]), upper[j])
-                squares += (x[s, j] - optimum[j]) ** 2
-            regret[s] += kernel(chosen[s], x[s], g[s]) - best[chosen[s]]
-            for j in range(noise.shape[1]):
-                g[s, j] += noise[s, j]
-            if tail:
-                distance[s] += np.sqrt(squares)
-        return True
-
-    return play
+def compiled(source: str) -> Callable[..., bool]:
+    """Return `advance` around the kernel with this source; its machine code is kept for the next process."""
+    lines = (
+        "import numba",
+        "import numpy as np",
+        source,
+        'kernel = numba.njit(error_model="numpy")(kernel)',
+        f'@numba.njit("{ADVANCE}", cache=True, error_model="numpy")',
+        inspect.getsource(advance),
+    )
+    found: Callable[..., bool] = module_of("\n".join(lines)).advance
+    return found
 
 
 class World:
@@ -92,7 +102,7 @@ class World:
             *(np.ascontiguousarray(bound, dtype=np.float64) for bound in (problem.lower, problem.upper)),
             case.optimum,
         )
-        self.play = compiled(problem.kernel)
+        self.advance = compiled(problem.source)
 
     def draw(self) -> None:
         """Draw the arrivals and the noise of the next steps."""
@@ -109,7 +119,7 @@ class World:
             self.draw()
         tail = self.played >= self.steps - max(1, self.steps // TAIL)
         noise = self.noise[row] if self.noises else self.none
-        if self.play(self.chosen[row], noise, *self.constants, tail, self.x, self.g, self.regret, self.distance):
+        if self.advance(self.chosen[row], noise, *self.constants, tail, self.x, self.g, self.regret, self.distance):
             self.played += 1
             self.measured += tail
             self.parameter.grad = self.gradient

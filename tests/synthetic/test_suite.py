@@ -393,7 +393,7 @@ def test_the_result_is_json_and_a_table():
     assert KINDS <= set(plain["rows"][0])
     text = str(result)
     assert all(row.problem in text for row in result.rows)
-    assert max(map(len, text.splitlines())) <= 150
+    assert max(map(len, text.splitlines())) <= 160
 
 
 def test_no_rows_have_no_score():

@@ -1,0 +1,197 @@
+"""The picture of a phase diagram: how every cell ends, its distance to the optimum, and theory's lines over both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..synthetic.phase import Axis, Ending, Phase
+from .numerals import count
+from .theme import BLUE, INK, MUTED, STYLE, VERMILLION, tick
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+Array = NDArray[np.float64]
+
+FILLS = {Ending.RIGHT: "#7fb8dd", Ending.UNDECIDED: "#eceff2", Ending.WRONG: "#ee9a63", Ending.UNSTABLE: "#4b5259"}
+"""Told apart by people with colour-blindness, and by their lightness in print."""
+MEANING = {
+    Ending.RIGHT: "right: nearer than the start",
+    Ending.UNDECIDED: "undecided",
+    Ending.WRONG: "wrong: farther than the start",
+    Ending.UNSTABLE: "not finite",
+}
+SYMBOLS = {"beta1": "β1", "beta2": "β2", "lr": "learning rate, times"}
+GAPS = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999, 0.9999999)
+SIZE = (11.0, 5.0)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One boundary in the places of the axes."""
+
+    name: str
+    x: Array
+    y: Array
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is drawn: axes, cells (rows, columns) and lines."""
+
+    title: str
+    axes: tuple[Axis, Axis]
+    endings: NDArray[np.int64]
+    """The index of each cell's ending in `Ending`."""
+    distance: Array
+    away: float
+    lines: tuple[Line, ...]
+
+
+def picture(phase: Phase) -> Picture:
+    """Return the data of a phase diagram's picture."""
+    order = list(Ending)
+    seeds = f", {len(phase.seeds)} seeds" if len(phase.seeds) > 1 else ""
+    law = phase.lr.replace("sqrt(t)", "√t").replace("*", "·")
+    return Picture(
+        title=f"{phase.method} on {phase.problem}: {count(phase.steps)} steps, α = {law}{seeds}",
+        axes=(phase.x, phase.y),
+        endings=np.array([[order.index(ending) for ending in row] for row in phase.ending], dtype=np.int64),
+        distance=phase.distance,
+        away=phase.away,
+        lines=tuple(_line(phase, line.name, line.beta1, line.beta2) for line in phase.boundaries),
+    )
+
+
+def _line(phase: Phase, name: str, beta1: Array, beta2: Array) -> Line:
+    """Return a boundary as places, NaN where it leaves the picture."""
+    values = {"beta1": beta1, "beta2": beta2}
+    x, y = (axis.to(values[axis.name]) for axis in (phase.x, phase.y))
+    return Line(name, x, y)
+
+
+def draw_endings(data: Picture, ax: Axes) -> list[Artist]:
+    """Draw how every cell ends, with the lines of theory, and return what a legend should explain."""
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    shades = ListedColormap([FILLS[ending] for ending in Ending])
+    ax.pcolormesh(*_mesh(data), data.endings, cmap=shades, vmin=-0.5, vmax=len(FILLS) - 0.5, rasterized=True)
+    _frame(data, ax)
+    handles = draw_lines(data, ax)
+    seen = [ending for i, ending in enumerate(Ending) if (data.endings == i).any()]
+    cells = [Patch(facecolor=FILLS[e], edgecolor=MUTED, linewidth=0.5, label=MEANING[e]) for e in seen]
+    return [*cells, *handles]
+
+
+def draw_distance(data: Picture, ax: Axes) -> None:
+    """Draw the final distance to the optimum on a logarithmic scale whose middle, white, is the start's distance."""
+    from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
+
+    finite = data.distance[np.isfinite(data.distance) & (data.distance > 0)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (1.0, 1.0)
+    away = data.away if data.away > 0 else high
+    shades = LinearSegmentedColormap.from_list("distance", [BLUE, "#ffffff", VERMILLION])
+    shades = shades.with_extremes(bad=FILLS[Ending.UNSTABLE])
+    span = np.log10([max(min(low, away / 1.5), away * 1e-4), away, min(max(high, away * 1.5), away * 1e4)])
+    with np.errstate(divide="ignore"):
+        places = np.clip(np.log10(np.where(np.isfinite(data.distance), data.distance, np.nan)), span[0], span[2])
+    drawn = ax.pcolormesh(
+        *_mesh(data), places, cmap=shades, norm=TwoSlopeNorm(span[1], span[0], span[2]), rasterized=True
+    )
+    _frame(data, ax)
+    draw_lines(data, ax)
+    bar = ax.figure.colorbar(drawn, ax=ax, pad=0.02, aspect=30)
+    decades = np.arange(np.ceil(span[0]), np.floor(span[2]) + 1)
+    marks = [span[0], *(m for m in decades if np.abs(span - m).min() > 0.15), span[2]]
+    bar.set_ticks([*marks, span[1]], labels=[*(tick(10.0**m) for m in marks), f"{tick(10.0 ** span[1])} (start)"])
+    bar.outline.set_linewidth(0.5)
+    bar.ax.grid(False)
+
+
+def draw_lines(data: Picture, ax: Axes) -> list[Artist]:
+    """Draw the boundaries and return a legend's handle for each name."""
+    handles: dict[str, Artist] = {}
+    for line in data.lines:
+        drift = "drift" in line.name
+        style, width = ("-", 1.8) if drift else ("--", 1.4)
+        label = "theory: the drift changes sign" if drift else line.name
+        (handle,) = ax.plot(line.x, line.y, color=INK, label=label, linestyle=style, linewidth=width)
+        handles.setdefault(label, handle)
+    return list(handles.values())
+
+
+def check_format(path: str | Path) -> Path:
+    """Return the path of a picture if its ending names a format, before anything long is done for it."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    if Path(path).suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
+        raise ValueError(f"the picture's name must end like .png, .svg or .pdf, got '{path}'.")
+    return Path(path)
+
+
+def save_phase(phase: Phase, path: str | Path) -> Path:
+    """Write the picture of a phase diagram, in the format that the file's ending names, and return where it is.
+
+    Raises:
+        ValueError: for an ending that is no format of pictures.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    path, data = check_format(path), picture(phase)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=SIZE, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+        FigureCanvasAgg(figure)
+        left, right = figure.subplots(1, 2, sharey=True)
+        legend = draw_endings(data, left)
+        draw_distance(data, right)
+        left.set_title("How it ends")
+        right.set_title("Final distance to the optimum")
+        right.set_ylabel("")
+        figure.legend(handles=legend, loc="outside lower left", ncols=len(legend), fontsize=9)
+        figure.suptitle(data.title, x=0.012, ha="left", fontsize=11.5, color=INK)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return path
+
+
+def _mesh(data: Picture) -> tuple[Array, Array]:
+    rows, columns = data.endings.shape
+    return data.axes[0].to(data.axes[0].edges(columns)), data.axes[1].to(data.axes[1].edges(rows))
+
+
+def _frame(data: Picture, ax: Axes) -> None:
+    """Set limits, ticks and labels: places on the scales, told as values."""
+    ax.grid(False)
+    for axis, which in zip(data.axes, "xy", strict=True):
+        low, high = axis.to(np.array([axis.low, axis.high])).tolist()
+        values = ticks(axis)
+        ax.set(**{f"{which}lim": (low, high)})
+        ax.set(**{f"{which}ticks": axis.to(values), f"{which}ticklabels": [_label(axis, v) for v in values]})
+        spaced = {"gap": ", spaced by log(1 − β)", "log": ", spaced by its logarithm", "linear": ""}[axis.scale]
+        ax.set(**{f"{which}label": SYMBOLS.get(axis.name, axis.name) + spaced})
+
+
+def ticks(axis: Axis) -> Array:
+    """Return the values that are written along an axis."""
+    if axis.scale == "gap":
+        values: Sequence[float] = [v for v in GAPS if axis.low <= v <= axis.high]
+    elif axis.scale == "log":
+        values = [10.0**k for k in range(-12, 13) if axis.low <= 10.0**k <= axis.high]
+    else:
+        values = np.linspace(axis.low, axis.high, 5).tolist()
+    return np.array(values if len(values) > 1 else [axis.low, axis.high])
+
+
+def _label(axis: Axis, value: float) -> str:
+    return tick(value) if axis.scale == "log" else f"{value:.10g}"

@@ -1,0 +1,122 @@
+"""NosAdam, after Huang, Wang and Dong (IJCAI 2019, arXiv 1805.07557): the past weighs more than the present.
+
+v_t = Σ b_k g_k²/B_t with B_t = Σ b_k; theirs is the condition that B_t/t must not rise. That it gives Γ_t ≥ 0 with
+α_t = α/√t, that γ = 0 is AdaFom's plain mean, and how fast it stops forgetting, is derived here (`guarantees.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .arrivals import Cyclic
+from .claims import Claim, final, flatness
+from .engine import simulate
+from .guarantees import nosadam_beta2, nosadam_condition
+from .noise import Gaussian
+from .orbits import path_of
+from .problem import Problem
+
+PAPER = "Huang, Wang & Dong, IJCAI 2019, arXiv 1805.07557"
+LR = "0.5/sqrt(t)"
+
+
+def online() -> Problem:
+    """Return Reddi's online game, 1010 x once in 101 steps and −10 x otherwise on [−1, 1], from 0."""
+    return Problem(["1010*x", "-10*x"], Cyclic([0] + [1] * 100), domain=(-1, 1), name="Reddi's online game")
+
+
+def noisy() -> Problem:
+    """Return x²/2 with normal noise of variance 1 on the gradient, from 1."""
+    return Problem(["x**2/2"], start=1.0, noise=Gaussian(1.0), name="x²/2, noisy")
+
+
+def rises(method: str, **hyper: Any) -> float:
+    """Return the number of steps with Γ_t < 0 among 1e5 on the noisy quadratic with α_t = 0.5/√t."""
+    return float(simulate(noisy(), method, 100_000, LR, **hyper).total("rising")[-1])
+
+
+def apart(gamma: float) -> float:
+    """Return the largest distance between NosAdam's and AdaFom's iterates in 1e5 steps of the noisy quadratic."""
+    ours = simulate(noisy(), "nosadam", 100_000, LR, gamma=gamma)
+    mean = simulate(noisy(), "adafom", 100_000, LR)
+    return float(np.abs(path_of(ours) - path_of(mean)).max())
+
+
+CLAIMS: tuple[Claim, ...] = (
+    *(
+        Claim(
+            f"NosAdam, γ = {gamma}: steps with Γ_t < 0",
+            PAPER,
+            "derived",
+            0.0,
+            0.0,
+            lambda gamma=gamma: rises("nosadam", gamma=gamma),  # type: ignore[misc]
+            "t v_t = (t/B_t) Σ b_k g_k² is a product of two factors that do not fall, so 1/e_t does not; derived here.",
+        )
+        for gamma in (0.1, 0.5, 1.0)
+    ),
+    Claim(
+        "Adam (0.9, 0.999) on the same noise: share of steps with Γ_t < 0",
+        PAPER,
+        "derived",
+        math.erf(math.sqrt(0.5)),
+        0.02,
+        lambda: rises("adam", betas=(0.9, 0.999)) / 1e5,
+        "e rises where g² < v, which a normal gradient with v near its variance does with probability P(|z| < 1); "
+        "v varies by some √(1−β2) = 3 % of itself.",
+    ),
+    Claim(
+        "NosAdam with γ = 0 is AdaFom, the mean of AdaGrad: largest distance of the iterates",
+        PAPER,
+        "derived",
+        0.0,
+        1e-10,
+        lambda: apart(0.0),
+        "b_k = 1 makes v_t = Σ g²/t; both keep sums, so that only rounding is left.",
+    ),
+    *(
+        Claim(
+            f"b_k = k^{power:+g}: B_t/t does not rise",
+            PAPER,
+            "derived",
+            word,
+            0.0,
+            lambda power=power: str(nosadam_condition(np.arange(1.0, 1e4) ** power)),  # type: ignore[misc]
+            "For b_k = k^−γ the mean of the b_k falls or stays exactly when γ ≥ 0.",
+        )
+        for power, word in ((-1.0, "True"), (-0.1, "True"), (0.1, "False"))
+    ),
+    Claim(
+        "1 − β2,t goes like (1−γ)/t: t(1−β2,t) at γ = 0.1, t = 1e6",
+        PAPER,
+        "derived",
+        0.9,
+        1e-4,
+        lambda: float(1e6 * (1.0 - nosadam_beta2(1_000_000, 0.1)[-1])),
+        "B_t = t^0.9/0.9 + ζ(0.1) + …, so the relative correction is of order t^−0.9.",
+    ),
+    Claim(
+        "NosAdam, γ = 0.1, on Reddi's online game, T = 1e6",
+        PAPER,
+        "paper",
+        -1.0,
+        0.01,
+        lambda: final(simulate(online(), "nosadam", 1_000_000, LR)),
+        "After the paper it converges, and the minimum is at −1; in a period x moves by less than 0.5·1010/√(v "
+        "T) < 0.006.",
+    ),
+    Claim(
+        "Its bias condition: c/a falls like t to the power",
+        PAPER,
+        "derived",
+        -1.0,
+        0.1,
+        lambda: flatness(simulate(noisy(), "nosadam", 100_000, LR), "c"),
+        "e = α/√(t v) falls monotonically and v settles, so a block adds some t^−1/2 to c and t^1/2 to a; v "
+        "still moves "
+        "by a few per cent over the blocks compared.",
+    ),
+)
