@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -67,8 +67,10 @@ class Rule:
     beta2: float | None = None
 
     def simulate(self, problem: Problem, steps: int, lr: str, seed: int) -> Trace:
-        extra = {} if self.beta2 is None else {"beta2": self.beta2}
-        return simulate(problem, self.method, steps, lr, self.betas, [seed], jobs=1, **extra)
+        """Play one seed."""
+        if self.beta2 is None:
+            return simulate(problem, self.method, steps, lr, self.betas, [seed], jobs=1)
+        return simulate(problem, self.method, steps, lr, None, [seed], jobs=1, beta2=self.beta2)
 
 
 def chen_figure_1() -> Problem:
@@ -233,6 +235,7 @@ class Row:
 
     @property
     def cell(self) -> tuple[str, str, str, int]:
+        """What it shares with the other seeds."""
         return self.world, self.rule, self.schedule, self.steps
 
 
@@ -345,7 +348,8 @@ def table(rows: Sequence[Row]) -> Table:
     for steps in sorted({row.steps for row in rows}):
         for schedule in SCHEDULES:
             these = [row for row in rows if row.steps == steps and row.schedule == schedule]
-            all_of, bad = Counter(row.verdict for row in these), Counter()
+            all_of = Counter(row.verdict for row in these)
+            bad: Counter[str] = Counter()
             for row in these:
                 bad[row.verdict] += bool(wrong(row, cells[row.cell]))
             counts = [f"{all_of[v]}" + (f" ({bad[v]})" if bad[v] else "") for v in Verdict]

@@ -138,9 +138,9 @@ def _grams(means: Array) -> Array:
 def judge_harm(gram_dd: Array, gram_dg: Array, gram_gg: Array, first_step: int, last_step: int) -> Harm:
     """Decide from the `(k, k)` products of stretches whether the steps go the wrong way.
 
-    HARMFUL if Fieller's interval of ρ is bounded and wholly below 0, or if the drift is unsupported: U(d,d) -
-    4 U(g,g) > 0 with z > t_{k-1}, a systematic drift at more than twice any speed that the mean gradient
-    explains. HARMLESS if the interval lies wholly above 0. Otherwise INCONCLUSIVE: nothing is decided.
+    HARMFUL if Fieller's interval of ρ is bounded and wholly below 0; HARMLESS if it lies wholly above 0. Where it
+    contains 0 or is unbounded, HARMFUL if the drift is unsupported: U(d,d) - 4 U(g,g) > 0 with z > t_{k-1}, a
+    systematic drift at more than twice any speed that the mean gradient explains. Otherwise INCONCLUSIVE.
 
     U(g,g) estimates a square, yet comes out negative where the gradients of a run that hovers round a minimum
     cancel from stretch to stretch; then there is no resolved mean gradient, ρ decides nothing, and the drift
@@ -224,7 +224,7 @@ def _decide(rho: float, interval: tuple[float, float] | None, z: float, t: float
         measured = f"rho = {rho:.3g} with interval [{low:.3g}, {high:.3g}]"
         if high < 0:
             return HarmDecision.HARMFUL, f"{measured} lies below 0: the steps go against the mean gradient."
-        if low > 0 and z <= t:
+        if low > 0:  # however fast: the direction is the right one
             return HarmDecision.HARMLESS, f"{measured} lies above 0: the steps descend."
     if z > t:
         return HarmDecision.HARMFUL, (

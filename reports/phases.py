@@ -98,8 +98,8 @@ def draw_distance(data: Picture, ax: Axes) -> None:
     finite = data.distance[np.isfinite(data.distance) & (data.distance > 0)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (1.0, 1.0)
     away = data.away if data.away > 0 else high
-    shades = LinearSegmentedColormap.from_list("distance", [BLUE, "#ffffff", VERMILLION])
-    shades = shades.with_extremes(bad=FILLS[Ending.UNSTABLE])
+    blend = LinearSegmentedColormap.from_list("distance", [BLUE, "#ffffff", VERMILLION])
+    shades = blend.with_extremes(bad=FILLS[Ending.UNSTABLE])
     span = np.log10([max(min(low, away / 1.5), away * 1e-4), away, min(max(high, away * 1.5), away * 1e4)])
     with np.errstate(divide="ignore"):
         places = np.clip(np.log10(np.where(np.isfinite(data.distance), data.distance, np.nan)), span[0], span[2])

@@ -251,8 +251,9 @@ def recorded(steps: int, records: int) -> NDArray[np.int64]:
 def trace_of(play: Play, seeds: Sequence[int], runs: Sequence[Run]) -> Trace:
     """Return the record of all seeds, a tensor each."""
     problem, rule, steps = play.problem, play.method, play.record_at
-    width = len(SUMS)
-    values = np.stack([np.concatenate([r.sums[:, :width], errors(r), instants(r)], axis=1) for r in runs], axis=1)
+    width, rates = len(SUMS), play.rate(steps.astype(np.float64))
+    columns = [np.concatenate([run.sums[:, :width], errors(run), instants(run, rates)], axis=1) for run in runs]
+    values = np.stack(columns, axis=1)
     path = np.stack([run.x for run in runs], axis=1)
     hyper = dict(zip(rule.defaults, play.p.tolist(), strict=True))
     decays = {name: np.full((len(steps), 1), hyper.get(name, math.nan)) for name in ("beta1", "beta2")}
@@ -272,7 +273,7 @@ def trace_of(play: Play, seeds: Sequence[int], runs: Sequence[Run]) -> Trace:
         tensors=[TensorInfo(f"seed {s}", (problem.dim,), problem.dim, problem.dim, 0, rule.formula) for s in seeds],
         steps=steps,
         values=values,
-        groups={"lr": play.rate(steps.astype(np.float64))[:, None], **decays},
+        groups={"lr": rates[:, None], **decays},
         scalars=scalars(play, runs, path),
         drift=drift(play, runs),
         path=path,
@@ -284,10 +285,11 @@ def errors(run: Run) -> Array:
     return np.zeros((len(run.sums), 4))
 
 
-def instants(run: Run) -> Array:
+def instants(run: Run, rates: Array) -> Array:
     """Return the columns `INSTANTS` at the records, `(records, len(INSTANTS))`."""
-    e = np.sort(np.where(run.e > 0, run.e, np.nan), axis=1)  # NaN last
-    live = (run.e > 0).sum(axis=1)
+    stepped = (run.e > 0) | (rates == 0)[:, None]  # a schedule may end at zero
+    e = np.sort(np.where(stepped, run.e, np.nan), axis=1)  # NaN last
+    live = stepped.sum(axis=1)
     places = (np.array([0.0, 0.01, 0.5, 0.99, 1.0]) * np.maximum(live - 1, 0)[:, None]).round().astype(int)
     with np.errstate(all="ignore"):  # a diverging run is no fault
         sums = run.sums[:, [SUMS.index("rms2"), SUMS.index("steps")]]

@@ -20,9 +20,6 @@ from stepscope.synthetic.zhang2022 import finite_sum
 from stepscope.synthetic.zhou2019 import net_factors
 
 PAPERS = ("reddi2018", "chen2019", "zhou2019", "taniguchi2024", "zhang2022", "shi2021")
-KNOWN = {
-    "online game: verdict on AdaShift": "a drift larger than the mean gradient explains, but downhill, is called harm",
-}
 SLOW = ("taniguchi2024",)
 
 
@@ -30,8 +27,6 @@ def every():
     for paper in PAPERS:
         for claim in claims(paper):
             marks = [pytest.mark.slow] if claim.slow or paper in SLOW else []
-            if claim.name in KNOWN:
-                marks.append(pytest.mark.xfail(reason=KNOWN[claim.name], strict=True))
             yield pytest.param(claim, id=f"{paper}: {claim.name}", marks=marks)
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,11 +62,9 @@ def test_truth_of_adam_is_the_side_of_the_box_where_it_ends(bench):
 def test_wrong_sees_a_wrong_verdict(bench):
     """Every accusation can be made: the verdicts of one run are swapped by hand."""
     row = bench.play("theorem 1", "amsgrad", "root", 10_000, 0)
-    verdicts = {
-        word: bench.replace(row, verdict=word) for word in ("biased", "neighbourhood", "uncertified", "stalled")
-    }
     assert not bench.wrong(row, [row])
-    assert all(bench.wrong(wrong, [row]) for wrong in verdicts.values())
+    for word in ("biased", "neighbourhood", "uncertified", "stalled", "unstable"):
+        assert bench.wrong(replace(row, verdict=word), [row]), word
 
 
 WELL_READ = ["sgd", "adagrad", "adafom", "amsgrad", "adam .9 .99", "adam 0 .1", "rmsprop .9"]
@@ -73,15 +72,12 @@ WELL_READ = ["sgd", "adagrad", "adafom", "amsgrad", "adam .9 .99", "adam 0 .1", 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [10_000, 100_000])
-@pytest.mark.parametrize(
-    "world", ["theorem 1", "online", "stochastic", "adopt k=10", "figure 1", "quadratic", "noisy quadratic"]
-)
+@pytest.mark.parametrize("world", ["theorem 1", "online", "stochastic", "adopt k=10", "figure 1", "noisy quadratic"])
 def test_nothing_is_wrong(bench, world, steps):
-    """Three seeds each; a random verdict of the harm test is wrong once in forty where ρ is 0, which is nowhere here."""
+    """Three seeds each. The harm test errs once in forty where ρ is 0, and that is nowhere here."""
     assert not errors(bench, [world], WELL_READ, ["root", "constant"], steps, 3)
 
 
-@pytest.mark.xfail(strict=True, reason="simulate() leaves NaN stepsizes where α_T = 0, which reads as a broken run")
 def test_a_cosine_down_to_zero_breaks_nothing(bench):
     assert bench.play("noisy quadratic", "sgd", "cosine", 10_000, 0).verdict != "unstable"
 
