@@ -75,7 +75,7 @@ class Stretches:
         self.taken += 1
         if self.taken < self.length:
             return
-        with np.errstate(over="ignore", invalid="ignore"):  # a diverging run may leave float32; see `gram`
+        with np.errstate(all="ignore"):  # a diverging run may leave float32; see `gram`
             self.closed[self.full] = self.current
             self.current[:] = 0.0
             self.full, self.taken = self.full + 1, 0
