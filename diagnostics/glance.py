@@ -9,7 +9,7 @@ import torch
 
 from .accumulators import Coefficients
 from .stepsizes import Reader
-from .watcher import FAILURES, Watcher
+from .watcher import FAILURES, Watcher, kept_as
 
 NO_STATE: Mapping[str, Any] = {}
 
@@ -26,10 +26,7 @@ def glance(
     These are the tensors that took no step, or not the one after the last; and those whose second moment or gradient
     has to be computed, or may not be read where it lies.
     """
-    try:
-        stored = None if group.get("maximize") else reader.stored(group)
-    except FAILURES:
-        stored = None
+    stored = kept_as(reader, group)
     if stored is None:
         return watchers
     left: list[Watcher] = []

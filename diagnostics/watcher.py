@@ -36,6 +36,14 @@ class Outcome(Enum):
     SKIPPED = "skipped"
 
 
+def kept_as(reader: Reader, group: Mapping[str, Any]) -> str | None:
+    """Return the state entry that is v, "" where v is one; None where v or g has to be computed, or nobody can say."""
+    try:
+        return None if group.get("maximize") else reader.stored(group)
+    except FAILURES:
+        return None
+
+
 def at_hand(tensor: object) -> bool:
     """Return whether a tensor's numbers lie in memory as numpy knows them, in whatever order."""
     plain = type(tensor) is torch.Tensor and tensor.dtype in NUMPY_DTYPES
@@ -102,10 +110,7 @@ class Watcher:
 
     def keep_second_moment(self, reader: Reader, group: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Copy the whole second moment, where one lies in this process's memory, for a survey of all coordinates."""
-        try:
-            stored = None if group.get("maximize") else reader.stored(group)
-        except FAILURES:
-            return
+        stored = kept_as(reader, group)
         if stored and stored not in state:
             self.view.before["survey"] = stored, None
         elif stored and at_hand(state[stored]):

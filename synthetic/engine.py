@@ -23,7 +23,7 @@ from ..diagnostics.drift import Stretches
 from ..diagnostics.facts import installed_version
 from ..diagnostics.schedule import GEOMETRIC
 from ..diagnostics.store import FORMAT
-from ..diagnostics.trace import COLUMNS, SUMS, DriftRecord, Scalars, TensorInfo, Trace
+from ..diagnostics.trace import COLUMNS, ERRORS, SUMS, DriftRecord, Scalars, TensorInfo, Trace
 from . import loop
 from .compiled import hash_of, module_of
 from .methods import Method, parameters
@@ -282,7 +282,7 @@ def trace_of(play: Play, seeds: Sequence[int], runs: Sequence[Run]) -> Trace:
 
 def errors(run: Run) -> Array:
     """Return the standard errors of sums over all coordinates: there are none."""
-    return np.zeros((len(run.sums), 4))
+    return np.zeros((len(run.sums), len(ERRORS)))
 
 
 def instants(run: Run, rates: Array) -> Array:
