@@ -227,7 +227,7 @@ class Row:
     high: float
     z: float
     made: float
-    """Σ⟨e g, G⟩ over the second half, with the true gradient G."""
+    """Σ⟨e m, G⟩ over the second half, with the true gradient G."""
     intended: float
     x: float
     """‖x_T‖."""
@@ -265,7 +265,7 @@ def row_of(d: Diagnosis, cell: tuple[str, str, str, int, int], made: float, inte
     reasons = f"{d.variance.reason} | {d.bias.reason} | {d.growth.reason} | {d.harm.reason}"
     harm = d.harm
     decisions = (str(d.verdict), str(d.variance.decision), str(d.bias.decision), str(harm.decision))
-    return Row(*cell, *decisions, harm.rho, *harm.interval, harm.unsupported_z, made, intended, x, reasons)
+    return Row(*cell, *decisions, harm.rho, *harm.interval, harm.z, made, intended, x, reasons)
 
 
 def second_half(trace: Trace, name: str) -> float:
@@ -316,7 +316,7 @@ def truth_of(row: Row) -> Truth:
 
 
 def direction(true: Truth, cell: Sequence[Row]) -> int:
-    """Return the sign of ρ: in closed form, else of Σ⟨e g, G⟩ over all seeds; 0 where these do not resolve it."""
+    """Return the sign of ρ: in closed form, else of Σ⟨e m, G⟩ over all seeds; 0 where these do not resolve it."""
     if true.drift is not None:
         return int(np.sign(true.drift))
     made = np.array([row.made for row in cell])

@@ -43,20 +43,25 @@ BLOCK = 4096
 
 
 class Coefficients(NamedTuple):
-    """The scalars of one step's rule: e = lr·gain/(scale·sqrt(v) + eps)."""
+    """The scalars of one step's rule: e = lr·gain/(scale·sqrt(v) + eps).
+
+    What e multiplies is nesterov·g + (1 - nesterov)·m, with m the average of the gradients that fades by `beta1`.
+    """
 
     lr: float
     gain: float
     scale: float
     eps: float
+    beta1: float = 0.0
+    nesterov: float = 0.0
 
 
-JOB = struct.Struct("=6q4d")
+JOB = struct.Struct("=6q6d")
 """What a tensor is given of a step: the addresses of v and g, the size of an element in bytes (0: no step), whether
 just the watched coordinates lie there, whether all coordinates are to be summed and where v before the step lies
 (0: it was zero), and the coefficients."""
 COEFFICIENTS = 6  # their place in a job
-NO_JOB = (0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0)
+NO_JOB = (0,) * 6 + (0.0,) * len(Coefficients._fields)
 
 
 class Accumulators:
@@ -73,7 +78,7 @@ class Accumulators:
         self._index, self._lead = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._scratch, self._unkept = np.zeros((3, BLOCK)), np.zeros((PER_COORDINATE, BLOCK))
         self._layout, self._jobs = np.zeros((0, 4), np.int64), np.zeros((0, JOB.size // 8), np.int64)
-        self._then = np.zeros((0, 4))
+        self._then = np.zeros((0, len(Coefficients._fields)))
         self._held: list[object] = []
         """What a job points to and nobody else keeps."""
 
@@ -95,11 +100,12 @@ class Accumulators:
         rows = zip(self._coordinates, roots, eaches, self.last, self._jobs, self._then, strict=True)
         return [Accumulator(c, root, each, last, job, then, self._held) for c, root, each, last, job, then in rows]
 
-    def add(self, stretch: Array, kept: NDArray[np.float32]) -> bool:
+    def add(self, stretch: Array, momentum: Array, kept: NDArray[np.float32]) -> bool:
         """Add the step that the handles were given, and forget it; return whether it met a non-finite number.
 
         `stretch` is the open stretch of the harm test, `(3, coordinates)`, which the first coordinates of every tensor
-        add to; `kept` is where the flight recorder wants the step's first sums, `(tensors, columns)`.
+        add to, and `momentum` their m, `(coordinates,)`; `kept` is where the flight recorder wants the step's first
+        sums, `(tensors, columns)`.
         """
         sick: bool = accumulate_all(
             self._jobs,
@@ -110,6 +116,7 @@ class Accumulators:
             self._each,
             self._unkept,
             stretch,
+            momentum,
             self._jobs.view(np.float64),
             self._then,
             self._scratch,
@@ -198,7 +205,7 @@ class Accumulator:
 
     def stepsizes(self) -> Array:
         """Return the newest stepsizes of the coordinates that have taken a step, in no special order."""
-        lr, gain, scale, eps = self.then
+        lr, gain, scale, eps = self.then[:4]
         stepsizes: Array = lr * (gain / (scale * self.root[self.root > 0] + eps))
         return stepsizes
 
@@ -272,6 +279,7 @@ def accumulate_all(
     each: Array,
     unkept: Array,
     stretch: Array,
+    momentum: Array,
     coefficients: Array,
     then: Array,
     scratch: Array,
@@ -323,7 +331,8 @@ def accumulate_all(
             load(v_address, size, members, numel, 0, v[:leading])
             load(g_address, size, members, numel, 0, g[:leading])
             a, z = at_lead, at_lead + leading
-            drift(v[:leading], g[:leading], now, stretch[0, a:z], stretch[1, a:z], stretch[2, a:z])
+            rows = (momentum[a:z], stretch[0, a:z], stretch[1, a:z], stretch[2, a:z])
+            drift(v[:leading], g[:leading], now, rows)
             active = last[p, ACTIVE] * (numel / watched if survey else 1.0)
             last[p, RMS2] = last[p, RMS2] / active if active > 0 else 0.0
             last[p, STEPS] = 1.0
@@ -341,9 +350,10 @@ def accumulate_all(
 
 
 @inner()
-def drift(v: Array, g: Array, now: Array, sum_eg: Array, sum_g: Array, sum_e: Array) -> None:
-    """Add e·g, g and e of the members of the harm test to its open stretch."""
-    lr, gain, scale, eps = now
+def drift(v: Array, g: Array, now: Array, rows: tuple[Array, ...]) -> None:
+    """Move the momentum of the members of the harm test on, and add e·m, g and e to its open stretch."""
+    lr, gain, scale, eps, beta1, nesterov = now
+    m, sum_em, sum_g, sum_e = rows
     for i in range(len(v)):
         v_i, g_i = v[i], g[i]
         live = (v_i > 0.0) & (v_i < math.inf) & (abs(g_i) < math.inf)
@@ -351,7 +361,8 @@ def drift(v: Array, g: Array, now: Array, sum_eg: Array, sum_g: Array, sum_e: Ar
         e = lr * (gain / (scale * math.sqrt(v_i) + eps))
         e = e if live else 0.0
         g_i = g_i if live else 0.0
-        sum_eg[i] += e * g_i
+        m[i] = beta1 * m[i] + (1.0 - beta1) * g_i
+        sum_em[i] += e * (nesterov * g_i + (1.0 - nesterov) * m[i])
         sum_g[i] += g_i
         sum_e[i] += e
 
@@ -369,8 +380,8 @@ def accumulate(  # noqa: PLR0915 - one pass in compiled code
     active = compared = rising = bound = nonfinite = 0.0
     a = b = c = c_plus = e2 = delta2 = 0.0
     c_lr = c_bias = c_v = rise_lr = rise_bias = rise_v = g2 = rms2 = 0.0
-    lr, gain, scale, eps = now
-    lr0, gain0, scale0, eps0 = then
+    lr, gain, scale, eps, _, _ = now
+    lr0, gain0, scale0, eps0, _, _ = then
     each_a, each_b, each_c, each_rise = each
     # Without a second moment (scale = 0) there is no root for eps to outweigh.
     floor = eps if scale > 0.0 else 0.0

@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 MIN_BLOCKS = 5
 VARIANCE_FLOOR = 1e-10  # relative to the largest block: gradients that vanished, not a schedule
 BIAS_FLOOR = 1e-12  # absolute, as c⁺/a has no unit: below it lies only the rounding of e
+FALLING = -0.2  # a ratio with this slope is said to tend to 0, and so is a learning rate
 STEEP = -1.2  # a learning rate that falls faster than 1/t makes a converge; the rest is a margin
 
 
@@ -144,7 +145,7 @@ def judge(
     spread = f"like t^{slope:.2f} [{low:.2f}, {high:.2f}]"
     if ratios[-1] <= floor:
         return Condition(Decision.HOLDS, slope, low, high, ratios, t, f"{seen}, which is as good as 0.")
-    if slope <= -0.2 and high < -0.05:
+    if slope <= FALLING and high < -0.05:
         return Condition(Decision.HOLDS, slope, low, high, ratios, t, f"{seen}, {spread}: it tends to 0.")
     if slope >= -0.1 and low > -0.3:
         reason = f"{seen}, {spread}: it does not tend to 0."
@@ -217,6 +218,26 @@ def _falls_at_the_end(edges: Array, lr: Array) -> bool:
     )
     late = slopes[edges[usable][1:] > edges[-1] / 8 * 1.01]  # 1 %: the boundary T/8 itself may be snapped
     return bool(np.any(late < STEEP) and not np.all(slopes < STEEP))
+
+
+def falling(steps: ArrayLike, lr: ArrayLike, start: float) -> bool:
+    """Tell whether every learning rate of `(records, groups)` falls like a power of t over the judged blocks."""
+    index = block_edges(steps, start)
+    rates = np.asarray(lr, dtype=np.float64)[index]
+    if len(index) <= MIN_BLOCKS or not (np.isfinite(rates) & (rates > 0)).all():
+        return False
+    log_t = np.log(np.asarray(steps, dtype=np.float64)[index])
+    return all(theil_sen(log_t, np.log(rate))[0] <= FALLING for rate in rates.T)
+
+
+def against_the_rate(condition: Condition) -> Condition:
+    """Return a violated variance condition of a run whose learning rate falls: it cannot stay flat for ever.
+
+    b/a is the learning rate times a ratio of moments of h·g and h, which are bounded for bounded gradients; ADOPT's
+    clipping lets it grow until t^{1/4} exceeds every abs(g)/sqrt(v), a step that may lie far off.
+    """
+    reason = f"{condition.reason.rstrip('.')} yet; but the learning rate falls, and what outweighs it here is bounded."
+    return replace(condition, decision=Decision.INCONCLUSIVE, reason=reason)
 
 
 def finite_horizon(condition: Condition) -> Condition:

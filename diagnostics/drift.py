@@ -1,8 +1,9 @@
 """The harm test, docs/theory.md 4.6: do the steps go where the mean gradient goes? No torch.
 
 A recorded run has no true gradient G. The last half of the run is cut into k stretches; per coordinate,
-stretch i has the mean gradient g_i and the mean direction of the steps d_i = mean(e g) / ē. Only products of
-*different* stretches are used, because the noise of one stretch is shared by its d and its g:
+stretch i has the mean gradient g_i and the mean direction of the steps d_i = mean(e m) / ē, with m the momentum that
+the stepsize multiplies (g where there is none). Only products of *different* stretches are used, because the noise of
+one stretch is shared by its d and its g:
 
     U(p, q) = (⟨Σp_i, Σq_i⟩ - Σ⟨p_i, q_i⟩) / (k(k-1)),   ρ = U(d, g) / U(g, g),   coordinates weighted by ē.
 
@@ -25,8 +26,10 @@ Array = NDArray[np.float64]
 K = 8
 """Fewest stretches in the window, which holds K to 2K-1: fewer leave no degrees of freedom, many more are too short."""
 LEVEL = 0.95
-UNSUPPORTED = 4.0  # square of the speed ratio: drifting at twice the speed that the mean gradient can explain
-MASS, PULL, STEP = 2, 1, 0  # rows of `Stretches.current`: Σ e, Σ g, Σ e g
+"""Of the interval of ρ, and of calling a run harmless."""
+ACCUSING = 0.998
+"""Level, two-sided, at which a run is called harmful: one in a thousand by chance, for it is looked at many times."""
+MASS, PULL, STEP = 2, 1, 0  # rows of `Stretches.current`: Σ e, Σ g, Σ e m
 
 
 class HarmDecision(StrEnum):
@@ -46,7 +49,8 @@ class Harm:
     """Fieller's 95 % interval of ρ; (-inf, inf) where it is unbounded, so that ρ decides nothing."""
     relative_size: float
     """sqrt(U(d,d)/U(g,g)): length of the mean step direction against the mean gradient's."""
-    unsupported_z: float
+    z: float
+    """U(d,g) over its standard error: below -`student_t(k - 1, ACCUSING)` the steps climb."""
     decision: HarmDecision
     reason: str
     first_step: int
@@ -55,7 +59,7 @@ class Harm:
 
 
 class Stretches:
-    """At most 4K equal stretches of per-coordinate sums of e g, g and e; when all are full, neighbours merge.
+    """At most 4K equal stretches of per-coordinate sums of e m, g and e; when all are full, neighbours merge.
 
     The newer half of them is always the last half of the run, to within a stretch, and nothing is kept per step. Closed
     stretches are held in float32: each sum is rounded once per merge (6e-8 of itself), far below the noise that the
@@ -64,7 +68,9 @@ class Stretches:
 
     def __init__(self, coords: int) -> None:
         self.current: Array = np.zeros((3, coords))
-        """Rows Σ e g, Σ g, Σ e of the open stretch; the caller adds each step's numbers in place."""
+        """Rows Σ e m, Σ g, Σ e of the open stretch; the caller adds each step's numbers in place."""
+        self.momentum: Array = np.zeros(coords)
+        """m, the average of the gradients that e multiplies; the caller moves it on."""
         self.closed: NDArray[np.float32] = np.zeros((4 * K, 3, coords), dtype=np.float32)
         self.full = 0
         self.length = 1
@@ -106,12 +112,14 @@ class Stretches:
     def extend(self, coords: int) -> None:
         """Make room for `coords` more coordinates, which have not stepped so far; replaces `current`."""
         self.current = np.pad(self.current, ((0, 0), (0, coords)))
+        self.momentum = np.pad(self.momentum, (0, coords))
         self.closed = np.pad(self.closed, ((0, 0), (0, 0), (0, coords)))
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return everything needed to go on later, as copies."""
         counts = np.array([self.full, self.length, self.taken], dtype=np.int64)
-        return {"counts": counts, "closed": self.closed.copy(), "current": self.current.copy()}
+        sums = {"closed": self.closed.copy(), "current": self.current.copy()}
+        return {"counts": counts, **sums, "momentum": self.momentum.copy()}
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Go on from `state()` of an earlier object; `current` is filled in place."""
@@ -123,6 +131,7 @@ class Stretches:
         self.full, self.length, self.taken = (int(value) for value in state["counts"])
         self.closed[:] = state["closed"]
         self.current[:] = state["current"]
+        self.momentum[:] = state["momentum"]
 
 
 def _grams(means: Array) -> Array:
@@ -138,29 +147,31 @@ def _grams(means: Array) -> Array:
 def judge_harm(gram_dd: Array, gram_dg: Array, gram_gg: Array, first_step: int, last_step: int) -> Harm:
     """Decide from the `(k, k)` products of stretches whether the steps go the wrong way.
 
-    HARMFUL if Fieller's interval of ρ is bounded and wholly below 0; HARMLESS if it lies wholly above 0. Where it
-    contains 0 or is unbounded, HARMFUL if the drift is unsupported: U(d,d) - 4 U(g,g) > 0 with z > t_{k-1}, a
-    systematic drift at more than twice any speed that the mean gradient explains. Otherwise INCONCLUSIVE.
-
-    U(g,g) estimates a square, yet comes out negative where the gradients of a run that hovers round a minimum
-    cancel from stretch to stretch; then there is no resolved mean gradient, ρ decides nothing, and the drift
-    has to be significant against 0 as well.
+    HARMFUL if U(d,g) lies significantly below 0, HARMLESS if significantly above; ρ has the same sign, and an interval
+    where U(g,g) is significant too. U(g,g) estimates a square, yet comes out negative where the gradients of a run that
+    hovers round a minimum cancel from stretch to stretch: those products tell of the way back, and decide nothing.
     """
     grams = np.stack([gram_dg, gram_gg, gram_dd])
     if not np.isfinite(grams).all():
         return undecided("the sums over the stretches are not finite", first_step, last_step)
     (dg, gg, dd), covariance = jackknife(grams)
-    k = grams.shape[-1]
-    t = student_t(k - 1)
-    interval = fieller(dg, gg, covariance[:2, :2], t) if gg > 0 else None
-    rho = dg / gg if gg > 0 else math.nan
-    size = math.sqrt(max(dd, 0.0) / gg) if gg > 0 else math.nan
-    excess = _z(dd - UNSUPPORTED * gg, np.array([0.0, -UNSUPPORTED, 1.0]), covariance)
-    z = min(excess, _z(dd, np.array([0.0, 0.0, 1.0]), covariance))
-    decision, reason = _decide(rho, interval, z, t)
-    needed = last_step if decision is HarmDecision.INCONCLUSIVE else None
-    bounds = interval or (-math.inf, math.inf)
-    return Harm(rho, bounds, size, z, decision, reason, first_step, last_step, needed)
+    freedom = grams.shape[-1] - 1
+    z = _z(float(dg), float(covariance[0, 0]))
+    resolved = gg > 0
+    interval = fieller(dg, gg, covariance[:2, :2], student_t(freedom, LEVEL)) if resolved else None
+    rho = dg / gg if resolved else math.nan
+    decision, reason = _decide(rho, interval, z, freedom)
+    return Harm(
+        rho=rho,
+        interval=interval or (-math.inf, math.inf),
+        relative_size=math.sqrt(max(dd, 0.0) / gg) if resolved else math.nan,
+        z=z,
+        decision=decision,
+        reason=reason,
+        first_step=first_step,
+        last_step=last_step,
+        steps_needed=last_step if decision is HarmDecision.INCONCLUSIVE else None,
+    )
 
 
 def undecided(reason: str, first_step: int = 0, last_step: int = 0) -> Harm:
@@ -169,7 +180,7 @@ def undecided(reason: str, first_step: int = 0, last_step: int = 0) -> Harm:
         rho=math.nan,
         interval=(-math.inf, math.inf),
         relative_size=math.nan,
-        unsupported_z=math.nan,
+        z=math.nan,
         decision=HarmDecision.INCONCLUSIVE,
         reason=f"The drift test could not be made: {reason}.",
         first_step=first_step,
@@ -204,36 +215,27 @@ def fieller(x: float, y: float, covariance: Array, t: float) -> tuple[float, flo
     return float((b - root) / a), float((b + root) / a)
 
 
-def student_t(freedom: int) -> float:
-    """Return the two-sided 95 % quantile of Student's t."""
+def student_t(freedom: int, level: float) -> float:
+    """Return the two-sided quantile of Student's t."""
     from scipy.stats import t
 
-    return float(t.ppf(0.5 + LEVEL / 2, freedom))
+    return float(t.ppf(0.5 + level / 2, freedom))
 
 
-def _z(value: float, weights: Array, covariance: Array) -> float:
-    variance = float(weights @ covariance @ weights)
+def _z(value: float, variance: float) -> float:
     if variance > 0:
-        return float(value) / math.sqrt(variance)
+        return value / math.sqrt(variance)
     return math.copysign(math.inf, value) if value else 0.0
 
 
-def _decide(rho: float, interval: tuple[float, float] | None, z: float, t: float) -> tuple[HarmDecision, str]:
-    if interval is not None:
-        low, high = interval
-        measured = f"rho = {rho:.3g} with interval [{low:.3g}, {high:.3g}]"
-        if high < 0:
-            return HarmDecision.HARMFUL, f"{measured} lies below 0: the steps go against the mean gradient."
-        if low > 0:  # however fast: the direction is the right one
-            return HarmDecision.HARMLESS, f"{measured} lies above 0: the steps descend."
-    if z > t:
-        return HarmDecision.HARMFUL, (
-            f"unsupported drift: z = {z:.2f} > {t:.2f}; the steps drift more than twice as fast as any mean gradient "
-            "that these noisy steps leave room for."
-        )
-    if interval is not None:
-        return HarmDecision.INCONCLUSIVE, f"{measured} contains 0: it decides nothing."
-    return HarmDecision.INCONCLUSIVE, (
-        "the mean gradient is not resolved against the noise, so rho decides nothing; no unsupported drift either "
-        f"(z = {z:.2f}, needs {t:.2f})."
-    )
+def _decide(rho: float, interval: tuple[float, float] | None, z: float, freedom: int) -> tuple[HarmDecision, str]:
+    if math.isnan(rho):
+        return HarmDecision.INCONCLUSIVE, "no mean gradient is left beside the noise, so rho decides nothing."
+    known = f" with interval [{interval[0]:.3g}, {interval[1]:.3g}]" if interval else ""
+    low, high = -student_t(freedom, ACCUSING), student_t(freedom, LEVEL)
+    measured = f"rho = {rho:.3g}{known}, z = {z:.2f}"
+    if z < low:
+        return HarmDecision.HARMFUL, f"{measured}, below {low:.2f}: the steps go against the mean gradient."
+    if z > high:
+        return HarmDecision.HARMLESS, f"{measured}, above {high:.2f}: the steps descend."
+    return HarmDecision.INCONCLUSIVE, f"{measured}, between {low:.2f} and {high:.2f}: the sign is not resolved."

@@ -13,8 +13,10 @@ from .conditions import (
     Condition,
     Decision,
     Growth,
+    against_the_rate,
     annealed,
     block_edges,
+    falling,
     finite_horizon,
     growth,
     increments,
@@ -118,15 +120,21 @@ def gather(trace: Trace) -> Evidence:
         bias = judge_bias(trace.steps, trace.total("c_plus"), a, start)
         grows = growth(trace.steps, a, start)
     lr = trace.groups.get("lr")
-    falls = lr is not None and len(variance.ratios) >= MIN_BLOCKS and annealed(trace.steps, lr, start)
+    planned = False
+    if lr is not None and len(variance.ratios) >= MIN_BLOCKS:
+        planned = annealed(trace.steps, lr, start)
+        if planned:
+            variance = finite_horizon(variance)
+        elif variance.decision is Decision.VIOLATED and falling(trace.steps, lr, start):
+            variance = against_the_rate(variance)
     return Evidence(
         trace=trace,
         start=start,
-        variance=finite_horizon(variance) if falls else variance,
+        variance=variance,
         bias=bias,
         growth=grows,
         harm=undecided(blind) if blind else _harm(trace),
-        annealed=falls,
+        annealed=planned,
         gradients_left=_gradients_left(trace, start),
         broken=broken(trace, start),
     )

@@ -97,7 +97,7 @@ class Recorder:
     def advance(self) -> bool:
         """Take the newest step in; return whether it met a non-finite number."""
         self.step += 1
-        sick = self.accumulators.add(self.stretches.current, self.flight.slot(self.step))
+        sick = self.accumulators.add(self.stretches.current, self.stretches.momentum, self.flight.slot(self.step))
         self.stretches.advance()
         return sick
 

@@ -160,7 +160,8 @@ class Adam(Reader):
     def coefficients(self, view: View) -> Coefficients:
         """Bias corrections as gain and scale."""
         t, (beta1, beta2) = view.step, (view.beta(0), view.beta(1))
-        return Coefficients(view.number("lr"), 1 / (1 - beta1**t), 1 / math.sqrt(1 - beta2**t), view.number("eps"))
+        gain, scale = 1 / (1 - beta1**t), 1 / math.sqrt(1 - beta2**t)
+        return Coefficients(view.number("lr"), gain, scale, view.number("eps"), beta1)
 
     def stored(self, group: Mapping[str, Any]) -> str | None:
         """Return v, or its running maximum with amsgrad."""
@@ -190,13 +191,17 @@ class NAdam(Adam):
 
     def coefficients(self, view: View) -> Coefficients:
         """Only the second moment's correction; the momentum's is in the direction."""
-        return super().coefficients(view)._replace(gain=1.0)
+        mu, _ = self.momenta(view)
+        return super().coefficients(view)._replace(gain=1.0, nesterov=1 - mu)
+
+    def momenta(self, view: View) -> tuple[float, float]:
+        """Return μ_t and μ_{t+1} (Dozat 2016)."""
+        decay, beta1 = view.number("momentum_decay"), view.beta(0)
+        return beta1 * (1 - 0.5 * 0.96 ** (view.step * decay)), beta1 * (1 - 0.5 * 0.96 ** ((view.step + 1) * decay))
 
     def direction(self, view: View) -> Values:
         """Return the weighted sum of gradient and momentum."""
-        mu, mu_next = (
-            view.beta(0) * (1 - 0.5 * 0.96 ** (t * view.number("momentum_decay"))) for t in (view.step, view.step + 1)
-        )
+        mu, mu_next = self.momenta(view)
         product = float(view.state["mu_product"])
         on_gradient, on_momentum = (1 - mu) / (1 - product), mu_next / (1 - product * mu_next)
         mixed: Values = on_gradient * view.gradient + on_momentum * view.take("exp_avg")
@@ -211,15 +216,16 @@ class RAdam(Adam):
     def coefficients(self, view: View) -> Coefficients:
         """Switch from the plain to the rectified stepsize at ρ_t > 5 (Liu et al. 2020)."""
         t, beta2 = view.step, view.beta(1)
-        lr, gain, _, eps = super().coefficients(view)
+        plain = super().coefficients(view)
         correction2 = 1 - beta2**t
         rho_inf = 2 / (1 - beta2) - 1
         rho = rho_inf - 2 * t * beta2**t / correction2
         if rho <= 5.0:
-            return Coefficients(lr, gain, 0.0, 1.0)
+            return plain._replace(scale=0.0, eps=1.0)
         rect = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
         root2 = math.sqrt(correction2)
-        return Coefficients(lr, gain * rect, 1 / root2, eps / root2)  # the root corrected, as RMS_t wants it
+        # The root is corrected, as RMS_t wants it.
+        return plain._replace(gain=plain.gain * rect, scale=1 / root2, eps=plain.eps / root2)
 
 
 class Adamax(Adam):
@@ -247,8 +253,8 @@ class SparseAdam(Adam):
 
     def coefficients(self, view: View) -> Coefficients:
         """Return eps-hat: the correction multiplies root and eps alike."""
-        lr, gain, scale, eps = super().coefficients(view)
-        return Coefficients(lr, gain, scale, eps * scale)
+        plain = super().coefficients(view)
+        return plain._replace(eps=plain.eps * plain.scale)
 
 
 class Adagrad(Reader):
@@ -434,7 +440,7 @@ def reader_of(optimizer: torch.optim.Optimizer) -> Reader | None:
 
 def rebuilt_step(reader: Reader, view: View, now: Coefficients, v: Values) -> Values:
     """Return Δθ at the watched coordinates as the reader explains it: -(e·direction + remainder)."""
-    lr, gain, scale, eps = now
+    lr, gain, scale, eps = now[:4]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         e = np.where(v > 0, lr * (gain / (scale * np.sqrt(v, dtype=np.float64) + eps)), 0.0)
         step: Values = -(e * reader.direction(view) + reader.remainder(view))

@@ -82,12 +82,11 @@ def row(name: str, trace: Trace, diagnosis: Diagnosis) -> Row:
 
 
 def rho(harm: Harm) -> str:
-    """Return ρ with its interval, or what the test says where the interval is unbounded."""
+    """Return ρ with its interval, or its sign where the interval is unbounded."""
     if any(map(math.isfinite, harm.interval)):
         return f"{fixed(harm.rho)} {interval(*harm.interval)}"
-    if harm.decision is HarmDecision.HARMFUL:
-        return f"unsupported drift, z = {fixed(harm.unsupported_z)}"
-    return "not resolved"
+    sign = {HarmDecision.HARMFUL: "below 0", HarmDecision.HARMLESS: "above 0"}.get(harm.decision)
+    return f"{sign}, z = {fixed(harm.z)}" if sign else "not resolved"
 
 
 def final(trace: Trace) -> str:

@@ -164,6 +164,7 @@ class Play:
                 best,
                 self.record_at,
                 self.stretch_length,
+                1.0 / self.method.weight(self.p),
                 x,
                 s,
                 e,

@@ -20,13 +20,14 @@ def advance(
     best,  # (components,) f_i at the optimum
     record_at,  # steps of the records, ascending
     stretch_length,
+    share,  # 1 over the weights that the rule's momentum gives to all gradients together
     x,  # (dim,) iterate
     s,  # (rows, dim) state of the rule
     e,  # (dim,) stepsizes of the step before
     alpha_before,  # (1,) its learning rate
     totals,  # sums up to here: the columns of `SUMS`, regret, descent made, descent intended
     lost,  # what rounding has cost them
-    stretches,  # (stretches, 3, dim) sums of e·g, g and e
+    stretches,  # (stretches, 3, dim) sums of e·m, g and e
     sums_at,  # outputs, one row a record
     x_at,
     e_at,
@@ -65,6 +66,7 @@ def advance(
                     nonfinite += 1.0
                     x[j] += dx[j]
                     continue
+                step = -share * dx[j]  # e·m, before the box takes its part
                 x[j] = min(max(x[j] + dx[j], lower[j]), upper[j])
                 if not e_j > 0.0:
                     continue
@@ -76,9 +78,9 @@ def advance(
                 g2 += g_j * g_j
                 u = eg / alpha if alpha > 0.0 else 0.0
                 step_rms2 += u * u
-                made += eg * mean_g[j]
+                made += step * mean_g[j]
                 intended += e_j * mean_g[j] * mean_g[j]
-                held[0, j] += eg
+                held[0, j] += step
                 held[1, j] += g_j
                 held[2, j] += e_j
                 if e0 > 0.0:

@@ -47,6 +47,8 @@ class Method:
     """Whether it can do so even with α_t = α/√t."""
     direction: Literal["m", "g", "other"] = "m"
     """What e multiplies: dx = -e·m with m = s[0] after the step, dx = -e·g, or what `formula` says."""
+    weights: Callable[[Mapping[str, float]], float] | None = None
+    """What the momentum's weights of all gradients add up to, where it is no average."""
 
     @cached_property
     def update(self) -> Rule:
@@ -57,6 +59,10 @@ class Method:
         except RuntimeError:  # nowhere to keep it: an unwritable installation, a rule typed at a prompt
             compiled = numba.njit(SIGNATURE, **options)(self.rule)
         return compiled
+
+    def weight(self, p: Array) -> float:
+        """Return what the momentum's weights of all gradients add up to, for a vector of hyper-parameters."""
+        return 1.0 if self.weights is None else self.weights(dict(zip(self.defaults, p.tolist(), strict=True)))
 
     def rows(self, p: Array) -> int:
         """Return the rows of state for a vector of hyper-parameters."""
@@ -123,6 +129,11 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
 """What `check` asks of a hyper-parameter; of every other that it is not negative."""
 
 
+def heavy_ball(hyper: Mapping[str, float]) -> float:
+    """Return (1 - dampening)·Σ β1^j."""
+    return (1.0 - hyper["dampening"]) / (1.0 - hyper["beta1"])
+
+
 def window_rows(hyper: Mapping[str, float]) -> int:
     """Return AdaShift's rows: momentum, second moment, and the last n gradients."""
     return 2 + int(hyper["n"])
@@ -141,6 +152,7 @@ TABLE = (
         "m = β1·m + (1 - dampening)·g; e = α, on m",
         False,
         False,
+        weights=heavy_ball,
     ),
     Method(
         "adagrad",

@@ -55,7 +55,7 @@ def reference(
         sums.add("delta2", delta**2)
         sums.add("g2", g[live] ** 2)
         sums.add("rising", (delta > 0).astype(np.float64))
-        sums.add("descent_made", (e * g * mean)[live])
+        sums.add("descent_made", (-dx / method.weight(p) * mean)[live])
         sums.add("descent_intended", (e * mean * mean)[live])
         x = np.clip(x + dx, problem.lower, problem.upper)
         e_before = np.where(live, e, e_before)

@@ -48,7 +48,16 @@ def record_steps(last: int, even: int = 400) -> NDArray[np.int64]:
     return steps[steps <= last]
 
 
-def naive_drift(g: Array, e: Array, scales: Array, owner: NDArray[np.int64]) -> DriftRecord | None:
+def momentum(g: Array, beta1: float) -> Array:
+    """Return the average of the gradients that fades by beta1, from zero."""
+    m, now = np.empty_like(g), np.zeros(g.shape[1])
+    for t in range(len(g)):
+        now = beta1 * now + (1 - beta1) * g[t]
+        m[t] = now
+    return m
+
+
+def naive_drift(g: Array, m: Array, e: Array, scales: Array, owner: NDArray[np.int64]) -> DriftRecord | None:
     """Write the Gram matrices of the newer half of the stretches from full streams `(steps, coords)`, with loops."""
     last = len(g)
     length = 1
@@ -63,7 +72,7 @@ def naive_drift(g: Array, e: Array, scales: Array, owner: NDArray[np.int64]) -> 
     dd, dg, gg = np.zeros((3, tensors, k, k))
     mass = np.mean([e[w].mean(axis=0) for w in windows], axis=0)
     pull = np.array([g[w].mean(axis=0) for w in windows])
-    step = np.array([(e[w] * g[w]).mean(axis=0) for w in windows])
+    step = np.array([(e[w] * m[w]).mean(axis=0) for w in windows])
     for c in np.flatnonzero(mass > 0):
         d, p = step[:, c] / mass[c], pull[:, c]
         weight = mass[c] * scales[c]
@@ -100,7 +109,8 @@ class World:
                 values[:, p, COLUMNS.index(name)] = stream[steps - 1]
         groups = {"lr": self.lr[steps - 1, None]}
         groups |= {name: np.full((len(steps), 1), getattr(self, name)) for name in ("beta1", "beta2")}
-        drift = naive_drift(self.g, self.e, np.ones(coords), owner)
+        m = momentum(self.g, np.nan_to_num(self.beta1))
+        drift = naive_drift(self.g, m, self.e, np.ones(coords), owner)
         return Trace({"optimizer": "torch.optim.adam.Adam"}, tensors, steps, values, groups, drift=drift)
 
     @staticmethod
@@ -196,4 +206,5 @@ class Worlds:
     """The makers of this file."""
 
     World = World
-    play, schedule, record_steps, naive_drift = map(staticmethod, (play, schedule, record_steps, naive_drift))
+    play, schedule, record_steps = map(staticmethod, (play, schedule, record_steps))
+    momentum, naive_drift = map(staticmethod, (momentum, naive_drift))

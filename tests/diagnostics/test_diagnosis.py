@@ -78,7 +78,7 @@ WORLDS = [
     ("problem", "method", "falls", "settings", "verdict"), WORLDS, ids=["-".join(row[:3]) for row in WORLDS]
 )
 def test_known_worlds(worlds, problem, method, falls, settings, verdict):
-    diagnosis = diagnose(worlds.play(problem, method, 100_000, falls=falls, **settings).trace())
+    diagnosis = diagnose(worlds.play(problem, method, 200_000, falls=falls, **settings).trace())
     assert str(diagnosis.verdict) == verdict
 
 
@@ -291,14 +291,14 @@ def test_harm_that_is_not_resolved_says_what_helps(worlds):
 
 
 def test_harm_names_its_tensors_and_steps(worlds):
-    game = worlds.play("online", "adam", 100_000, beta1=0.9)
-    calm = worlds.play("online", "amsgrad", 100_000, beta1=0.9)
+    game = worlds.play("online", "adam", 200_000, beta1=0.9)
+    calm = worlds.play("online", "amsgrad", 200_000, beta1=0.9)
     both = worlds.World(np.hstack([calm.g, game.g]), np.hstack([calm.e, game.e]), game.lr, 0.0, 0.9, 0.99)
     both.owner = np.array([0, 1])
     diagnosis = diagnose(both.trace())
     assert str(diagnosis.verdict) == "biased"
     assert finding(diagnosis, "Harm:").tensors == ("layer1.weight",)
-    assert finding(diagnosis, "Harm:").steps == (49_153, 98_304)
+    assert finding(diagnosis, "Harm:").steps == (98_305, 196_608)
 
 
 def test_small_findings(healthy):

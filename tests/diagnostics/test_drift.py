@@ -38,8 +38,7 @@ def fill(g, e):
 
 
 def judge_world(world, worlds):
-    coords = world.g.shape[1]
-    record = worlds.naive_drift(world.g, world.e, np.ones(coords), np.zeros(coords, dtype=np.int64))
+    record = world.trace().drift
     return judge_harm(record.gram_dd[0], record.gram_dg[0], record.gram_gg[0], record.first_step, record.last_step)
 
 
@@ -56,7 +55,7 @@ def test_stretches_match_the_full_streams(worlds, steps):
     g, e = streams(steps, steps, 7)
     (first, last), *got = fill(g, e).gram([(3, 2.0), (0, 1.0), (4, 1.5)])
     scales, owner = np.array([2.0] * 3 + [1.5] * 4), np.array([0] * 3 + [2] * 4)
-    twin = worlds.naive_drift(g, e, scales, owner)
+    twin = worlds.naive_drift(g, g, e, scales, owner)
     assert (first, last) == (twin.first_step, twin.last_step)
     for mine, theirs in zip(got, (twin.gram_dd, twin.gram_dg, twin.gram_gg), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-5, abs=1e-5)  # closed stretches are float32
@@ -120,7 +119,8 @@ def test_fieller_solves_its_inequality(seed):
 
 
 def test_student_t_of_seven():
-    assert student_t(7) == pytest.approx(2.3646, abs=1e-4)  # tables
+    assert student_t(7, 0.95) == pytest.approx(2.3646, abs=1e-4)  # tables
+    assert student_t(7, 0.998) == pytest.approx(4.785, abs=1e-3)
 
 
 # error rates; the seeds are fixed, the tolerances four binomial standard errors
@@ -172,21 +172,32 @@ def test_noise_balls_raise_no_alarm(worlds):
 # theorems: docs/theory.md 4.4 and 4.6
 
 
-@pytest.mark.parametrize(
-    ("method", "beta2", "rho", "decision"),
-    [
-        ("adam", 0.9, (-150, -77), HARMFUL),
-        ("adam", 0.99, (-36, -18), HARMFUL),
-        ("adam", 0.999, (-2.9, -1.1), HARMFUL),
-        ("adam", 0.9999, (0.6, 0.8), HARMLESS),
-        ("amsgrad", 0.99, (0.9, 1.1), HARMLESS),
-    ],
-)
-def test_reddis_online_game(worlds, method, beta2, rho, decision):
-    harm = judge_world(worlds.play("online", method, 300_000, beta1=0.9, beta2=beta2), worlds)
-    assert rho[0] <= harm.rho <= rho[1]
-    assert harm.interval[0] <= harm.rho <= harm.interval[1]
-    assert harm.decision is decision
+def exact_rho(high, low, period, beta1, beta2):
+    """Return ρ of Adam on a game with one gradient `high` and period - 1 times `low`: v and m in closed form."""
+
+    def average(first, rest, beta):
+        age = np.arange(period)
+        return rest + (first - rest) * (1 - beta) * beta**age / (1 - beta**period)
+
+    h = 1 / np.sqrt(average(high**2, low**2, beta2))
+    mean_gradient = (high + (period - 1) * low) / period
+    return (h * average(high, low, beta1)).mean() / (h.mean() * mean_gradient)
+
+
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
+@pytest.mark.parametrize("beta2", [0.9, 0.99, 0.999, 0.9999])
+def test_reddis_online_game(worlds, beta1, beta2):
+    """Reddi et al. 2018, section 5; -96, -22.8, -1.57 and +0.74 in docs/theory.md are those of β1 = 0."""
+    rho = exact_rho(1010.0, -10.0, 101, beta1, beta2)
+    harm = judge_world(worlds.play("online", "adam", 300_000, beta1=beta1, beta2=beta2), worlds)
+    assert harm.interval[0] <= rho <= harm.interval[1]
+    assert harm.decision is (HARMFUL if rho < 0 else HARMLESS)
+
+
+def test_amsgrad_descends_on_reddis_online_game(worlds):
+    harm = judge_world(worlds.play("online", "amsgrad", 300_000, beta1=0.9), worlds)
+    assert harm.interval[0] <= 1 <= harm.interval[1]
+    assert harm.decision is HARMLESS
 
 
 def test_reddis_first_theorem(worlds):
@@ -195,13 +206,13 @@ def test_reddis_first_theorem(worlds):
     assert harm.decision is HARMFUL
 
 
-def test_reddis_stochastic_game_is_told_by_unsupported_drift(worlds):
+@pytest.mark.parametrize("method", ["adam", "amsgrad"])
+def test_reddis_stochastic_game_drowns_in_noise(worlds, method):
+    """The mean gradient is 0.2 and its standard error over half of the run 0.26: nobody can tell its sign."""
     for seed in range(4):
-        harm = judge_world(worlds.play("stochastic", "adam", 300_000, beta2=0.99, seed=seed), worlds)
-        assert (harm.decision, harm.interval) == (HARMFUL, (-math.inf, math.inf))
-        assert "unsupported" in harm.reason
-        calm = judge_world(worlds.play("stochastic", "amsgrad", 300_000, beta2=0.99, seed=seed), worlds)
-        assert calm.decision is INCONCLUSIVE
+        harm = judge_world(worlds.play("stochastic", method, 300_000, beta2=0.99, seed=seed), worlds)
+        assert harm.decision is INCONCLUSIVE
+        assert harm.interval == (-math.inf, math.inf)
 
 
 def test_sgd_has_rho_one():

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
@@ -225,3 +226,37 @@ def test_the_parts_of_the_oscillation_add_up():
     assert value["rise_lr"] == value["rise_v"] == 0.0
     assert trace.total("rise_bias")[-1] > 0
     monitor.close()
+
+
+MOVED = [
+    (O.Adam, {"lr": 0.01}, 1e-6),
+    (O.Adam, {"lr": 0.01, "amsgrad": True, "weight_decay": 0.1}, 1e-6),
+    (O.AdamW, {"lr": 0.01, "weight_decay": 0.0, "betas": (0.5, 0.9)}, 1e-6),
+    (O.RAdam, {"lr": 0.01}, 1e-6),
+    (O.Adamax, {"lr": 0.01}, 1e-6),
+    (O.Adagrad, {"lr": 0.05}, 1e-6),
+    (O.NAdam, {"lr": 0.01}, 1e-3),  # its two corrections, which start off differently, are left out
+]
+
+
+@pytest.mark.parametrize(("rule", "settings", "tolerance"), MOVED)
+def test_the_directions_of_the_harm_test_add_up_to_the_way_made(rule, settings, tolerance):
+    """Σ e·m over steps 201 to 400 is θ_200 - θ_400; closed stretches are float32, so rounding goes with the whole Σ."""
+    ends = {}
+
+    def watch(optimizer, model):
+        monitor = Monitor(optimizer, model=model, strict=True)
+
+        def note(t):
+            if t in (200, 400):
+                stretches = monitor._recorder.stretches
+                way = stretches.current[0] + stretches.closed[: stretches.full, 0].sum(axis=0, dtype=np.float64)
+                theta = [w.view.param.detach().numpy().ravel() for w in monitor._recorder.watchers]
+                ends[t] = way, np.concatenate(theta)
+
+        return note
+
+    train(rule, settings, 400, torch.float64, watch)
+    (way, theta), (later_way, later_theta) = ends[200], ends[400]
+    moved = theta - later_theta
+    assert np.linalg.norm(later_way - way - moved) <= tolerance * np.linalg.norm(later_way)

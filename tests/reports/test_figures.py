@@ -133,7 +133,7 @@ def test_forest_has_the_run_first_and_tells_tensors_apart(make):
 
 @pytest.mark.parametrize(
     ("decision", "z", "words"),
-    [(HarmDecision.HARMFUL, 5.8, "unsupported drift, z = 5.80"), (HarmDecision.INCONCLUSIVE, 0.1, "not resolved")],
+    [(HarmDecision.HARMFUL, -5.8, "below 0, z = −5.80"), (HarmDecision.INCONCLUSIVE, 0.1, "not resolved")],
 )
 def test_an_unbounded_interval_is_said_in_words(decision, z, words):
     harm = Harm(NAN, (-INF, INF), NAN, z, decision, "", 1, 2)
