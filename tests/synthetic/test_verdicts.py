@@ -67,15 +67,15 @@ def test_wrong_sees_a_wrong_verdict(bench):
         assert bench.wrong(replace(row, verdict=word), [row]), word
 
 
-WELL_READ = ["sgd", "adagrad", "adafom", "amsgrad", "adam .9 .99", "adam 0 .1", "rmsprop .9"]
+RULES = ["sgd", "adagrad", "adafom", "amsgrad", "adam .9 .99", "adam 0 .1", "rmsprop .9", "adopt .9 .99"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [10_000, 100_000])
 @pytest.mark.parametrize("world", ["theorem 1", "online", "stochastic", "adopt k=10", "figure 1", "noisy quadratic"])
 def test_nothing_is_wrong(bench, world, steps):
-    """Three seeds each. The harm test errs once in forty where ρ is 0, and that is nowhere here."""
-    assert not errors(bench, [world], WELL_READ, ["root", "constant"], steps, 3)
+    """Three seeds each. The harm test errs once in a thousand where ρ is 0."""
+    assert not errors(bench, [world], RULES, ["root", "constant"], steps, 3)
 
 
 def test_a_cosine_down_to_zero_breaks_nothing(bench):
@@ -83,21 +83,18 @@ def test_a_cosine_down_to_zero_breaks_nothing(bench):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="drift faster than the mean gradient explains is taken for drift against it")
 def test_a_fast_drift_the_right_way_is_no_harm(bench):
     """The mirror image of Reddi's game: the same steps, and the mean gradient on their side."""
     assert not errors(bench, ["mirrored"], ["adam .9 .99"], ["root"], 100_000, 3)
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="the harm test follows e·g where the steps are e·m")
 def test_momentum_that_mends_the_drift_is_believed(bench):
     """β1 = 0.99 has its root at 0.99764, β1 = 0 at 0.999603: at β2 = 0.999 e·g climbs while e·m descends."""
     assert not errors(bench, ["online"], ["adam .99 .999"], ["root"], 1_000_000, 1)
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="the harm test follows e·g where the steps are e·m")
 def test_a_run_at_rest_beside_the_optimum_does_not_climb(bench):
     """Skewed noise displaces where Adam comes to rest: the mean of e·m is 0 there, that of e·g is not."""
     assert not errors(bench, ["skewed plane"], ["adam .9 .99"], ["constant"], 1_000_000, 2)
