@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepscope.synthetic.arrivals import DRAWN_AHEAD, Cyclic, Random, Shuffled
+from stepscope.synthetic.arrivals import DRAWN_AHEAD, FEW, Cyclic, Random, Shuffled
 
 ARRIVALS = {
     "cyclic": (Cyclic([0, 2, 1, 1]), 3),
@@ -61,6 +61,19 @@ def test_every_epoch_has_every_component_once_in_an_order_of_its_own():
     epochs = Shuffled().stream(6, np.random.default_rng(3))(6 * 4000).reshape(-1, 6)
     assert (np.sort(epochs, axis=1) == np.arange(6)).all()
     assert len(np.unique(epochs, axis=0)) >= 700
+
+
+@pytest.mark.parametrize("n", [1, 2, FEW, FEW + 1, 300])
+@pytest.mark.parametrize("uniform", [True, False])
+def test_a_random_arrival_is_the_interval_that_a_uniform_number_falls_into(n, uniform):
+    """A component of probability zero, here every fifth of many, has an empty interval."""
+    p = np.arange(n) % 5 * 1.0 if n > 1 and not uniform else np.ones(n)
+    p /= p.sum()
+    got = Random(None if uniform else tuple(p)).stream(n, np.random.default_rng(1))(500)
+    for u, index in zip(np.random.default_rng(1).random(500), got, strict=True):
+        below = p[:index].sum()
+        assert below <= u * (1 + 1e-12)
+        assert u < (below + p[index]) * (1 + 1e-12)
 
 
 def test_random_arrivals_are_independent_of_the_one_before():

@@ -17,19 +17,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepscope.synthetic import ledger, phase
-from stepscope.synthetic.arrivals import Cyclic, Random
+from stepscope.synthetic import ledger, sweep
+from stepscope.synthetic.arrivals import Cyclic, Random, Shuffled
 from stepscope.synthetic.boundaries import boundaries
 from stepscope.synthetic.engine import simulate
+from stepscope.synthetic.grid import Axis, Work, contested
 from stepscope.synthetic.noise import Gaussian
 from stepscope.synthetic.periodic import periodic_drift
-from stepscope.synthetic.phase import Axis, Ending, contested, ending, phase_diagram
+from stepscope.synthetic.phase import BETA1, BETA2, Ending, phase_diagram
 from stepscope.synthetic.problem import Problem
+from stepscope.synthetic.sweep import ending, sweep_of
 
 NAMES = ("made", "intended")
 PERIOD = (3.0, -1.0, -1.0)
 LR = "0.5/sqrt(t)"
-BETA2 = ("beta2", 0.0, 0.9)
+LOWER = ("beta2", 0.0, 0.9)
 
 
 def cycle(**options):
@@ -38,7 +40,7 @@ def cycle(**options):
 
 @pytest.fixture(scope="module")
 def small():
-    return phase_diagram(cycle(), size=(4, 6), y=BETA2, x=("beta1", 0.0, 0.5), steps=3000, lr=LR)
+    return phase_diagram(cycle(), size=(4, 6), y=LOWER, x=("beta1", 0.0, 0.5), steps=3000, lr=LR)
 
 
 # --- twin: a cell is a simulation ------------------------------------------------------------------------------
@@ -55,6 +57,47 @@ def test_cells_are_what_simulate_says(small):
         half = np.searchsorted(trace.steps, 1500)
         made, intended = (np.diff(trace.scalars[f"descent_{n}"].last[[half, -1]]).item() for n in NAMES)
         assert small.rho[j, i] == pytest.approx(made / intended, rel=1e-9)
+
+
+PLAYED = {
+    "adam": (("beta1", "beta2"), [(0.3, 0.5), (0.9, 0.9)], Random((0.4, 0.6)), 1),
+    "amsgrad_torch": (("beta2", "beta1"), [(0.5, 0.3), (0.9, 0.9)], Shuffled(), 2),
+    "demon_adam": (("beta1", "lr"), [(0.3, 0.25)], Cyclic([0, 1, 1]), 1),
+    "adashift": (("n", "lr"), [(4.0, 0.25), (2.0, 2.0)], Random((0.4, 0.6)), 2),
+}
+"""Methods by their axes, cells and problems: with chance and without, rules that couple the coordinates of a run, cells
+with more state than their neighbours. A factor of the learning rate that is a power of two costs no rounding."""
+
+
+@pytest.mark.parametrize("name", PLAYED)
+def test_the_lean_loop_is_where_simulate_is(name, monkeypatch):
+    """Bit for bit, wherever the loop is left."""
+    monkeypatch.setattr(sweep, "PIECE", 89)
+    names, points, arrival, dim = PLAYED[name]
+    parts = ["3*x + x**2", "-x + x**2/4"] if dim == 1 else ["3*x + x**2 + y**2/2", "-x + (x + y)**2/4"]
+    noise = Gaussian(0.5) if dim == 2 else None
+    problem = Problem(parts, arrival, variables=["x", "y"][:dim], domain=(-1, 1), start=0.5, noise=noise)
+    swept = sweep_of(problem, name, names, 401, LR, [3, 5], None, {})
+    at, sums = swept.trajectories(points)
+    for c, point in enumerate(points):
+        chosen = dict(zip(names, point, strict=True))
+        lr = f"{chosen.pop('lr', 1.0)}*{LR}"
+        trace = simulate(problem, name, 401, lr, seeds=swept.seeds, records=401, **chosen)
+        np.testing.assert_array_equal(at[c], trace.path[swept.record_at - 1])
+        for value, extra in zip(sums[c], NAMES, strict=True):
+            before, after = trace.scalars[f"descent_{extra}"].last[[199, 400]] * len(swept.seeds)
+            assert value == pytest.approx(after - before, rel=1e-9, abs=1e-9 * abs(after))
+
+
+def test_the_lean_loop_goes_on_where_numbers_end():
+    """One step past the range of floats is none; the sums leave it out as `simulate` does."""
+    climbs = Problem(["x**2", "x**2/2"], Random(), start=1)
+    swept = sweep_of(climbs, "momentum", ("beta1", "lr"), 2000, 1.0, 2, None, {})
+    at, sums = swept.trajectories([(0.5, 8.0)])
+    trace = simulate(climbs, "momentum", 2000, 8.0, seeds=2, records=2000, beta1=0.5)
+    assert not np.isfinite(at).all()
+    np.testing.assert_array_equal(at[0], trace.path[swept.record_at - 1])
+    np.testing.assert_array_equal(np.isfinite(sums[0]), True)
 
 
 def test_learning_rate_axis_multiplies_the_law():
@@ -163,15 +206,15 @@ def test_contested_cells_by_looking_at_every_neighbour(rows):
 
 
 def test_refinement_cuts_only_contested_cells_and_repeats_the_rest(small):
-    fine = phase_diagram(cycle(), size=(4, 6), y=BETA2, x=("beta1", 0.0, 0.5), steps=3000, lr=LR, refine=1)
+    fine = phase_diagram(cycle(), size=(4, 6), y=LOWER, x=("beta1", 0.0, 0.5), steps=3000, lr=LR, refine=1)
     was = small.ending.repeat(2, 0).repeat(2, 1)
     assert fine.ending.shape == (12, 8)
     assert (fine.ending == was)[fine.level == 0].all()
     assert fine.played == 24 + (fine.level == 1).sum()
     assert set(np.unique(fine.level)) == {0, 1}
     j, i = np.argwhere(fine.level == 1)[0]
-    alone = phase._sweep(cycle(), "adam", (fine.x, fine.y), 3000, LR, 1, None, {})
-    assert alone.cell(fine.x_values[i], fine.y_values[j]).distance == fine.distance[j, i]
+    alone = sweep_of(cycle(), "adam", ("beta1", "beta2"), 3000, LR, 1, None, {})
+    assert alone.row([(fine.x_values[i], fine.y_values[j])])[0].distance == fine.distance[j, i]
 
 
 def test_json_is_plain(small):
@@ -204,7 +247,7 @@ def test_bad_input_is_one_sentence(options, says):
 
 # --- interrupted sweeps ----------------------------------------------------------------------------------------
 
-ASKED = {"y": BETA2, "x": ("beta1", 0.0, 0.5), "steps": 300, "lr": LR}
+ASKED = {"y": LOWER, "x": ("beta1", 0.0, 0.5), "steps": 300, "lr": LR}
 
 
 def same(one, other):
@@ -285,11 +328,11 @@ def test_ctrl_c_leaves_a_file_that_goes_on(tmp_path):
     done = len(lines) - 1
     assert 0 < done < 16 * 64
     assert done % 16 == 0  # whole rows
-    sweep = phase._sweep(_theorem1(), "adam", (Axis(*phase.BETA1), Axis(*phase.BETA2)), 100_000, LR, 1, None, {})
-    found = phase._read(file, sweep)
-    assert len(found) == done
-    for cell in list(found.values())[:: max(1, done // 4)]:
-        assert sweep.cell(cell.x, cell.y) == cell
+    names = BETA1[0], BETA2[0]
+    work = Work(sweep_of(_theorem1(), "adam", names, 100_000, LR, 1, None, {}), file, None)
+    assert len(work.known) == done
+    for cell in list(work.known.values())[:: max(1, done // 4)]:
+        assert work.sweep.row([(cell.x, cell.y)]) == [cell]
 
 
 def _theorem1():
@@ -305,7 +348,7 @@ def _theorem1():
 def drawn():
     """Return a problem with chance and what it gives on this machine's threads."""
     problem = Problem(["3*x", "-x"], Random((0.4, 0.6)), domain=(-1, 1), start=0)
-    asked = {"y": BETA2, "x": ("beta1", 0.0, 0.5), "steps": 2000, "lr": LR, "seeds": 2, "size": (3, 4)}
+    asked = {"y": LOWER, "x": ("beta1", 0.0, 0.5), "steps": 2000, "lr": LR, "seeds": 2, "size": (3, 4)}
     return problem, asked, phase_diagram(problem, **asked)
 
 
