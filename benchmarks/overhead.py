@@ -26,7 +26,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -87,12 +87,12 @@ def nothing(_model: nn.Module, _optimizer: Optimizer, _scratch: Path) -> Iterato
 
 @contextmanager
 def stepscope(
-    model: nn.Module, optimizer: Optimizer, scratch: Path, coordinates: int | Literal["all"] = 4096, keep: bool = False
+    model: nn.Module, optimizer: Optimizer, scratch: Path, keep: bool = False, **options: Any
 ) -> Iterator[Log]:
     from stepscope import Monitor
 
     directory = scratch / "run" if keep else None
-    with Monitor(optimizer, directory, model=model, coordinates=coordinates, strict=True) as monitor:
+    with Monitor(optimizer, directory, model=model, strict=True, **options) as monitor:
         yield lambda loss: monitor.log(loss=loss)
 
 
@@ -120,6 +120,7 @@ def wandb_watch(model: nn.Module, _optimizer: Optimizer, scratch: Path, every: i
 METHODS: dict[str, tuple[str, Attach]] = {
     "plain": ("plain again", nothing),
     "default": ("stepscope", stepscope),
+    "alone": ("stepscope, what_if=()", partial(stepscope, what_if=())),
     "all": ("stepscope, all", partial(stepscope, coordinates="all")),
     "directory": ("stepscope, on disk", partial(stepscope, keep=True)),
     "naive": ("naive .item()", naive),

@@ -16,24 +16,21 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import numba
 import numpy as np
 import torch
-from llvmlite import ir  # type: ignore[import-untyped]
 from numba import carray  # type: ignore[attr-defined]
-from numba.core import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from .compiled import compiled, inner, pointer
+from .drift import Stretches
+from .imagined import Alternatives, imagine, meet
 from .sampling import Coordinates
 from .trace import SUMS
 
 Array = NDArray[np.float64]
-
-Compiled = TypeVar("Compiled", bound=Callable[..., Any])
 
 PER_COORDINATE = 4
 """a, b, c and c_plus are also kept per coordinate, for the standard errors of a sample."""
@@ -100,12 +97,11 @@ class Accumulators:
         rows = zip(self._coordinates, roots, eaches, self.last, self._jobs, self._then, strict=True)
         return [Accumulator(c, root, each, last, job, then, self._held) for c, root, each, last, job, then in rows]
 
-    def add(self, stretch: Array, momentum: Array, kept: NDArray[np.float32]) -> bool:
+    def add(self, stretches: Stretches, alternatives: Alternatives, kept: NDArray[np.float32]) -> bool:
         """Add the step that the handles were given, and forget it; return whether it met a non-finite number.
 
-        `stretch` is the open stretch of the harm test, `(3, coordinates)`, which the first coordinates of every tensor
-        add to, and `momentum` their m, `(coordinates,)`; `kept` is where the flight recorder wants the step's first
-        sums, `(tensors, columns)`.
+        The first coordinates of every tensor add to the open stretch of the harm test, and the first of those to the
+        alternatives; `kept` is where the flight recorder wants the step's first sums, `(tensors, columns)`.
         """
         sick: bool = accumulate_all(
             self._jobs,
@@ -115,8 +111,17 @@ class Accumulators:
             self._root,
             self._each,
             self._unkept,
-            stretch,
-            momentum,
+            stretches.current,
+            stretches.momentum,
+            alternatives.numbers,
+            alternatives.members,
+            alternatives.stepped,
+            alternatives.now,
+            alternatives.state,
+            alternatives.past,
+            alternatives.counts,
+            alternatives.sums,
+            alternatives.stretches.current,
             self._jobs.view(np.float64),
             self._then,
             self._scratch,
@@ -210,38 +215,6 @@ class Accumulator:
         return stepsizes
 
 
-def inner(**options: Any) -> Callable[[Compiled], Compiled]:
-    """Compile with numba; parts of a `compiled` function are not kept on disk by themselves."""
-
-    def decorate(function: Compiled) -> Compiled:
-        part: Compiled = numba.njit(error_model="numpy", **options)(function)
-        return part
-
-    return decorate
-
-
-def compiled(function: Compiled) -> Compiled:
-    """Compile with numba, kept on disk for the next process where a place for that can be written.
-
-    Always call the function with the same types: processes that first compile it for different ones at the same time
-    overwrite each other's files in numba's store, and what is loaded from there later may be the wrong code.
-    """
-    try:
-        return inner(cache=True)(function)
-    except RuntimeError:
-        return inner()(function)
-
-
-@intrinsic
-def pointer(typing_context: Any, address: Any) -> Any:
-    """Turn an address into a pointer that `numba.carray` takes."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-
-    return types.voidptr(types.int64), generate
-
-
 @inner()
 def gather(values: NDArray[np.floating], index: NDArray[np.int64], begin: int, out: Array) -> None:
     """Copy values[index[begin]], … to `out`, or values[begin], … where `index` is empty."""
@@ -280,6 +253,15 @@ def accumulate_all(
     unkept: Array,
     stretch: Array,
     momentum: Array,
+    rules: Array,
+    imagined: NDArray[np.int64],
+    stepped: NDArray[np.bool_],
+    rule_now: Array,
+    rule_state: Array,
+    past: Array,
+    counts: Array,
+    rule_sums: Array,
+    rule_stretch: Array,
     coefficients: Array,
     then: Array,
     scratch: Array,
@@ -291,7 +273,7 @@ def accumulate_all(
     """Add one step of every tensor that has a job, and take the jobs off the list; tell of non-finite numbers."""
     v, g = scratch[0], scratch[1]
     none = np.empty(0, np.int64)
-    at = at_sampled = at_lead = 0
+    at = at_sampled = at_lead = at_rules = 0
     sick = False
     for p in range(len(jobs)):
         watched, sampled, numel, leading = layout[p]
@@ -310,19 +292,8 @@ def accumulate_all(
                 rows = (own[0, a:z], own[1, a:z], own[2, a:z], own[3, a:z])
                 accumulate(v[:n], g[:n], root[at + begin : at + end], rows, now, then[p], last[p])
             if survey:
-                last[p] = 0.0
-                for begin in range(0, numel, BLOCK):
-                    n = min(BLOCK, numel - begin)
-                    load(v_address, size, none, numel, begin, v[:n])
-                    load(g_address, size, none, numel, begin, g[:n])
-                    root_before = scratch[2, :n]
-                    if before == 0:
-                        root_before[:] = 0.0
-                    else:
-                        load(before, size, none, numel, begin, root_before)
-                        root_before[:] = np.sqrt(root_before)
-                    rows = (unkept[0, :n], unkept[1, :n], unkept[2, :n], unkept[3, :n])
-                    accumulate(v[:n], g[:n], root_before, rows, now, then[p], last[p])
+                addresses = (v_address, g_address, before)
+                accumulate_whole(addresses, size, numel, scratch, unkept, now, then[p], last[p])
                 for k in range(last.shape[1]):
                     if k != RMS2:
                         last[p, k] *= watched / numel  # as if the sample had been like the whole
@@ -333,12 +304,17 @@ def accumulate_all(
             a, z = at_lead, at_lead + leading
             rows = (momentum[a:z], stretch[0, a:z], stretch[1, a:z], stretch[2, a:z])
             drift(v[:leading], g[:leading], now, rows)
+            if len(rules):
+                n = imagined[p]
+                meet(rule_now, at_rules, v[:n], g[:n], momentum[a : a + n])
+                stepped[p] = True
             active = last[p, ACTIVE] * (numel / watched if survey else 1.0)
             last[p, RMS2] = last[p, RMS2] / active if active > 0 else 0.0
             last[p, STEPS] = 1.0
             then[p] = now
             jobs[p, 2] = 0
         at, at_sampled, at_lead = at + watched, at_sampled + sampled, at_lead + leading
+        at_rules += imagined[p]
         sick |= last[p, NONFINITE] > 0
         if last[p, RMS2] > rms2_max[p]:  # noqa: PLR1730 - not so for NaN
             rms2_max[p] = last[p, RMS2]
@@ -346,7 +322,38 @@ def accumulate_all(
             sums[p, k] += last[p, k]
         for k in range(kept.shape[1]):
             kept[p, k] = last[p, k]
+    if len(rules):
+        imagine(rule_now, imagined, stepped, counts, then, rules, rule_state, past, rule_sums, rule_stretch)
     return sick
+
+
+@inner()
+def accumulate_whole(
+    addresses: tuple[int, int, int],
+    size: int,
+    numel: int,
+    scratch: Array,
+    unkept: Array,
+    now: Array,
+    then: Array,
+    out: Array,
+) -> None:
+    """Write the sums of one step over all coordinates to `out`; the addresses are those of v, g and v before."""
+    v_address, g_address, before = addresses
+    none = np.empty(0, np.int64)
+    out[:] = 0.0
+    for begin in range(0, numel, BLOCK):
+        n = min(BLOCK, numel - begin)
+        v, g, root_before = scratch[0, :n], scratch[1, :n], scratch[2, :n]
+        load(v_address, size, none, numel, begin, v)
+        load(g_address, size, none, numel, begin, g)
+        if before == 0:
+            root_before[:] = 0.0
+        else:
+            load(before, size, none, numel, begin, root_before)
+            root_before[:] = np.sqrt(root_before)
+        rows = (unkept[0, :n], unkept[1, :n], unkept[2, :n], unkept[3, :n])
+        accumulate(v, g, root_before, rows, now, then, out)
 
 
 @inner()

@@ -19,6 +19,7 @@ from .drift import Harm, HarmDecision
 from .evidence import Evidence, gather, judged_start
 from .findings import Finding, findings_of, sentence
 from .trace import Trace
+from .what_if import Alternative, alternatives
 
 __all__ = ["Diagnosis", "Finding", "Verdict", "diagnose", "judged_start"]
 
@@ -70,11 +71,13 @@ class Diagnosis:
     bias: Condition
     growth: Growth
     harm: Harm
+    what_if: tuple[Alternative, ...]
+    """The same decisions under other rules, on the gradients of this run; the first is the run's own."""
     findings: tuple[Finding, ...]
 
     def __str__(self) -> str:
         """Return the report as plain text: the verdict, the checks one by one, the findings."""
-        return "\n".join([*self._head(), *self._checks(), *self._listed()])
+        return "\n".join([*self._head(), *self._checks(), *self._imagined(), *self._listed()])
 
     def _head(self) -> list[str]:
         facts = (
@@ -95,6 +98,18 @@ class Diagnosis:
             for title, check in checks
             for line in (f"Checking {title}: {check.decision}.", *_wrap(check.reason, "  "), "")
         ]
+
+    def _imagined(self) -> list[str]:
+        if not self.what_if:
+            return []
+        rows = [
+            f"  {a.rule:<20} {a.b_over_a:>9.2g} {a.variance.decision:<13} {a.c_over_a:>9.2g} {a.bias.decision:<13} "
+            f"{a.harm.rho:>8.2g} {a.harm.decision}"
+            for a in self.what_if
+        ]
+        head = f"  {'':<20} {'b/a':>9} {'':<13} {'c+/a':>9} {'':<13} {'rho':>8}"
+        title = "Other rules on the gradients of this very run (they would have met others):"
+        return [title, head, *(row.rstrip() for row in rows), ""]
 
     def _listed(self) -> list[str]:
         lines = ["Findings"] if self.findings else ["No findings."]
@@ -131,6 +146,7 @@ def diagnose(trace: Trace) -> Diagnosis:
         bias=evidence.bias,
         growth=evidence.growth,
         harm=evidence.harm,
+        what_if=alternatives(trace, evidence.start),
         findings=findings_of(evidence),
     )
 

@@ -29,7 +29,7 @@ LEVEL = 0.95
 """Of the interval of ρ, and of calling a run harmless."""
 ACCUSING = 0.998
 """Level, two-sided, at which a run is called harmful: one in a thousand by chance, for it is looked at many times."""
-MASS, PULL, STEP = 2, 1, 0  # rows of `Stretches.current`: Σ e, Σ g, Σ e m
+STEP, PULL, MASS = 0, 1, 2  # rows of `Stretches.current`: Σ e m, Σ g, Σ e
 
 
 class HarmDecision(StrEnum):
@@ -66,12 +66,12 @@ class Stretches:
     test weighs, and the memory halves.
     """
 
-    def __init__(self, coords: int) -> None:
-        self.current: Array = np.zeros((3, coords))
+    def __init__(self, coords: int, rows: int = 3) -> None:
+        self.current: Array = np.zeros((rows, coords))
         """Rows Σ e m, Σ g, Σ e of the open stretch; the caller adds each step's numbers in place."""
         self.momentum: Array = np.zeros(coords)
         """m, the average of the gradients that e multiplies; the caller moves it on."""
-        self.closed: NDArray[np.float32] = np.zeros((4 * K, 3, coords), dtype=np.float32)
+        self.closed: NDArray[np.float32] = np.zeros((4 * K, rows, coords), dtype=np.float32)
         self.full = 0
         self.length = 1
         self.taken = 0
@@ -89,18 +89,20 @@ class Stretches:
                 np.add(self.closed[0::2], self.closed[1::2], out=self.closed[: 2 * K])
                 self.full, self.length = 2 * K, 2 * self.length
 
-    def gram(self, sizes: Sequence[tuple[int, float]]) -> tuple[tuple[int, int], Array, Array, Array] | None:
+    def gram(
+        self, sizes: Sequence[tuple[int, float]], rows: tuple[int, int, int] = (STEP, PULL, MASS)
+    ) -> tuple[tuple[int, int], Array, Array, Array] | None:
         """Return the window and ⟨d_i, d_j⟩, ⟨d_i, g_j⟩, ⟨g_i, g_j⟩ per tensor, each `(tensors, k, k)`.
 
         The window is (first, last) in calls of `advance`, counted from 1. Coordinates are laid out tensor
         after tensor; `sizes` holds each tensor's number of coordinates and the scale from the watched to all
-        of them. Coordinates that took no step in the window, or hold a non-finite sum, contribute nothing.
-        None before 2K stretches are full.
+        of them, `rows` where Σ e m, Σ g and Σ e stand. Coordinates that took no step in the window, or hold a
+        non-finite sum, contribute nothing. None before 2K stretches are full.
         """
         k = self.full // 2
         if k < K:
             return None
-        window = self.closed[self.full - k : self.full]
+        window = self.closed[self.full - k : self.full, list(rows)]
         grams = np.zeros((3, len(sizes), k, k))
         end = 0
         for tensor, (count, scale) in enumerate(sizes):
@@ -117,9 +119,12 @@ class Stretches:
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return everything needed to go on later, as copies."""
-        counts = np.array([self.full, self.length, self.taken], dtype=np.int64)
-        sums = {"closed": self.closed.copy(), "current": self.current.copy()}
-        return {"counts": counts, **sums, "momentum": self.momentum.copy()}
+        return {
+            "counts": np.array([self.full, self.length, self.taken], dtype=np.int64),
+            "closed": self.closed.copy(),
+            "current": self.current.copy(),
+            "momentum": self.momentum.copy(),
+        }
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Go on from `state()` of an earlier object; `current` is filled in place."""

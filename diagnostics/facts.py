@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .imagined import AS_IT_WAS, Imagined, imagined
 from .stepsizes import Reader
 from .store import FORMAT
 from .trace import COLUMNS
@@ -65,7 +66,20 @@ def parameter_names(optimizer: torch.optim.Optimizer, model: torch.nn.Module | N
     return known
 
 
-def describe(optimizer: torch.optim.Optimizer, coordinates: int | str, seed: int) -> dict[str, Any]:
+def imagined_rules(
+    optimizer: torch.optim.Optimizer, reader: Reader | None, what_if: Sequence[str]
+) -> tuple[Imagined, ...]:
+    """Return the rules to imagine, with the run's own beta2 where a name gives none; the run itself comes first."""
+    if isinstance(what_if, str):
+        raise ValueError(f"`what_if` must be a sequence of rules, got the string {what_if!r}; write ({what_if!r},).")
+    beta2 = reader.decays(optimizer.param_groups[0])[1] if reader else math.nan
+    rules = tuple(imagined(name, beta2) for name in what_if)
+    return (AS_IT_WAS, *rules) if rules and reader else ()
+
+
+def describe(
+    optimizer: torch.optim.Optimizer, coordinates: int | str, seed: int, rules: Sequence[Imagined]
+) -> dict[str, Any]:
     """Return the metadata of a new run, ready for JSON."""
     kind = type(optimizer)
     return {
@@ -74,6 +88,7 @@ def describe(optimizer: torch.optim.Optimizer, coordinates: int | str, seed: int
         "hyperparameters": [hyperparameters(group) for group in optimizer.param_groups],
         "coordinates": coordinates,
         "seed": seed,
+        "what_if": [rule.name for rule in rules],
         "columns": list(COLUMNS),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {

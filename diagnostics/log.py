@@ -23,7 +23,7 @@ __all__ = ["JsonLinesLog", "Log", "MemoryLog", "Row", "SqliteLog", "open_log"]
 
 logger = logging.getLogger("stepscope")
 
-REPLACED = ("tensors", "drift")
+REPLACED = ("tensors", "drift", "what_if")
 """Kinds of which only the newest row counts."""
 
 SLACK = 16_000_000

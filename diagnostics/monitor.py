@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from . import facts
 from .glance import glance
+from .imagined import USUAL
 from .recorder import Recorder
 from .sampling import Coordinates
 from .schedule import OPENING
@@ -49,10 +50,13 @@ class Monitor:
         model: only for the tensors' names.
         coordinates: how many coordinates of each tensor are watched, a random sample; `"all"` is exact.
         seed: of that sample.
+        what_if: rules whose stepsizes are imagined on the same gradients, such as "adam(beta2=0.99)" or "amsgrad"; ()
+            for none.
         strict: raise what goes wrong inside the monitor, instead of reporting it once and standing aside.
 
     Raises:
-        ValueError: for an optimizer without parameters, `coordinates` below 1, or a directory with another run.
+        ValueError: for an optimizer without parameters, `coordinates` below 1, an unknown rule, or a directory with
+            another run.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Monitor:
         model: torch.nn.Module | None = None,
         coordinates: int | Literal["all"] = 4096,
         seed: int = 0,
+        what_if: Sequence[str] = USUAL,
         strict: bool = False,
     ) -> None:
         facts.check_optimizer(optimizer)
@@ -75,8 +80,9 @@ class Monitor:
         self._by_group: dict[int, list[Watcher]] = {}
         self._armed = self._proving = self._skipping = self._sick = self._jumping = False
         self._closed = self._stood_aside = False
-        meta = facts.describe(optimizer, coordinates, seed)
-        self._recorder = Recorder(self.directory, meta, self._new_watchers())
+        rules = facts.imagined_rules(optimizer, self._reader, what_if)
+        meta = facts.describe(optimizer, coordinates, seed, rules)
+        self._recorder = Recorder(self.directory, meta, self._new_watchers(), rules)
         if self._reader is None:
             self._say_unreadable()
         if self.step:

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from .accumulators import Accumulators
 from .drift import Stretches
 from .flight import FlightRecorder
+from .imagined import Alternatives, Imagined
 from .log import Log, MemoryLog, Row, open_log
 from .schedule import Schedule
 from .store import build_trace, load, write_meta
@@ -45,13 +46,22 @@ class Recorder:
     steps recorded.
     """
 
-    def __init__(self, directory: Path | None, meta: dict[str, Any], watchers: list[Watcher]) -> None:
+    def __init__(
+        self,
+        directory: Path | None,
+        meta: dict[str, Any],
+        watchers: list[Watcher],
+        rules: Sequence[Imagined] = (),
+    ) -> None:
         self.directory = directory
         self.watchers: list[Watcher] = []
         self.step, self.segment, self.harm_from = 0, 0, 0
         self.stretches = Stretches(0)
         self.accumulators = Accumulators()
+        self.alternatives = Alternatives(rules)
         self.base_error = np.zeros((0, len(ERRORS)))
+        self.base_what_if: Array = np.zeros(1)
+        """Sums of the alternatives in an earlier process."""
         self.scalars: dict[str, list[float]] = {}
         self._pending: list[tuple[str, torch.Tensor]] = []
         self._recorded, self._committed = -1, time.monotonic()
@@ -75,6 +85,7 @@ class Recorder:
     def add(self, watchers: list[Watcher]) -> None:
         """Make room for more tensors."""
         self.stretches.extend(sum(w.coordinates.lead for w in watchers))
+        self.alternatives.extend([w.coordinates.lead for w in watchers], [w.coordinates.numel for w in watchers])
         self.watchers = [*self.watchers, *watchers]
         more = len(watchers)
         self.base_error = np.pad(self.base_error, ((0, more), (0, 0)))
@@ -97,8 +108,9 @@ class Recorder:
     def advance(self) -> bool:
         """Take the newest step in; return whether it met a non-finite number."""
         self.step += 1
-        sick = self.accumulators.add(self.stretches.current, self.stretches.momentum, self.flight.slot(self.step))
+        sick = self.accumulators.add(self.stretches, self.alternatives, self.flight.slot(self.step))
         self.stretches.advance()
+        self.alternatives.stretches.advance()
         return sick
 
     def note(self, kind: str, message: str, tensor: str | None = None) -> None:
@@ -132,6 +144,8 @@ class Recorder:
             self.add_scalar(name, float(value))
         self._pending.clear()
         facts = {"groups": dict(groups), "scalars": {name: list(entry) for name, entry in self.scalars.items()}}
+        if self.alternatives.rules:
+            facts["what_if"] = (self.base_what_if + self.alternatives.sums).tolist()
         return Row("record", self.segment, self.step, facts, self._rows())
 
     def _rows(self) -> Array:
@@ -170,7 +184,7 @@ class Recorder:
 
     def commit(self) -> None:
         """Put everything written so far on disk, and what the harm test needs with it."""
-        for row in self._drift_rows():
+        for row in [*self._drift_rows(), *self._what_if_rows()]:
             self.log.append(row)
         self.log.commit()
         self._committed = time.monotonic()
@@ -183,6 +197,14 @@ class Recorder:
         (first, last), *products = gram
         window = {"first_step": self.harm_from + first, "last_step": self.harm_from + last}
         return [Row("drift", self.segment, self.step, window, np.stack(products))]
+
+    def _what_if_rows(self) -> list[Row]:
+        found = self.alternatives.grams()
+        if found is None:
+            return []
+        (first, last), products = found
+        window = {"first_step": self.harm_from + first, "last_step": self.harm_from + last}
+        return [Row("what_if", self.segment, self.step, window, products)]
 
     def save_flight(self) -> None:
         """Dump the flight recorder, the first times; without a directory it stays in memory as `flight`."""
@@ -203,7 +225,7 @@ class Recorder:
     def trace(self, groups: Mapping[str, list[float]]) -> Trace:
         """Return what the log holds, and the newest step with it; nothing is written."""
         newest = [] if self.step in (0, self._recorded) else [self._record_row(groups)]
-        return build_trace(self.meta, [*self.log.rows(), *newest, *self._drift_rows()])
+        return build_trace(self.meta, [*self.log.rows(), *newest, *self._drift_rows(), *self._what_if_rows()])
 
     def _append(self, kind: str, facts: dict[str, Any], numbers: Array | None = None) -> None:
         self.log.append(Row(kind, self.segment, self.step, facts, numbers))
@@ -223,6 +245,12 @@ class Recorder:
                     f"{directory} was recorded with {key}={past.meta.get(key)!r}, got {meta[key]!r}: other coordinates "
                     f"would be watched; pass {key}={past.meta.get(key)!r} to continue, or choose another directory."
                 )
+        if past.meta.get("what_if", []) != meta["what_if"]:
+            rules = tuple(past.meta.get("what_if", [])[1:])
+            raise ValueError(
+                f"{directory} was recorded with what_if={rules}, got {tuple(meta['what_if'][1:])}; pass the former to "
+                "continue, or choose another directory."
+            )
         if past.meta.get("optimizer") != meta["optimizer"] or (there and here != there):
             raise ValueError(
                 f"{directory} holds the record of another run ({past.meta.get('optimizer')}, {len(there)} tensors), "
@@ -239,6 +267,8 @@ class Recorder:
             scale = np.array([w.coordinates.scale for w in self.watchers])[:, None]
             self.accumulators.sums[:] = newest[:, : len(SUMS)] / np.where(UNSCALED, 1.0, scale)
             self.base_error[:] = newest[:, len(SUMS) : len(SUMS) + len(ERRORS)]
+            if past.what_if is not None:
+                self.base_what_if = past.what_if.sums[-1]
             self.accumulators.rms2_max[:] = np.nan_to_num(newest[:, COLUMNS.index("rms_max")]) ** 2
             self.scalars = {n: [float(x[-1]) for x in (s.last, s.total, s.count)] for n, s in past.scalars.items()}
             for row, info in enumerate(past.tensors):
@@ -266,6 +296,8 @@ class Recorder:
             "base_error": self.base_error,
         }
         arrays |= {f"stretches/{key}": value for key, value in self.stretches.state().items()}
+        arrays |= {f"what_if/{key}": value for key, value in self.alternatives.arrays().items()}
+        arrays["base_what_if"] = self.base_what_if
         for w in self.watchers:
             arrays |= {f"{w.name}/root": w.accumulator.root, f"{w.name}/each": w.accumulator.each}
         return {
@@ -290,13 +322,19 @@ class Recorder:
         self.scalars = {name: list(entry) for name, entry in state["scalars"].items()}
         self.accumulators.sums[:], self.accumulators.rms2_max[:] = arrays["sums"], arrays["rms2_max"]
         self.base_error[:] = arrays["base_error"]
-        prefix = "stretches/"
-        self.stretches.restore({k.removeprefix(prefix): x for k, x in arrays.items() if k.startswith(prefix)})
+        self.stretches.restore(under("stretches/", arrays))
+        self.alternatives.restore(under("what_if/", arrays))
+        self.base_what_if = arrays["base_what_if"]
         for w in self.watchers:
             w.accumulator.root[:], w.accumulator.each[:] = arrays[f"{w.name}/root"], arrays[f"{w.name}/each"]
             w.accumulator.then[:], w.counted = state["then"][w.name], state["counted"][w.name]
         self.schedule.widen(self.step)
         self.begin_segment(f"continued from a saved state of step {self.step}")
+
+
+def under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the arrays whose name begins with `prefix`, without it."""
+    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
 
 def claim(directory: Path) -> int | None:

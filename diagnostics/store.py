@@ -16,7 +16,7 @@ import numpy as np
 from .log import open_log, replace_file
 from .reading import LINES, SQLITE, read_rows, unreadable
 from .rows import Row, pack, unpack
-from .trace import COLUMNS, INSTANTS, Array, DriftRecord, Event, Scalars, TensorInfo, Trace
+from .trace import COLUMNS, INSTANTS, SUMMED, Array, DriftRecord, Event, Scalars, TensorInfo, Trace, WhatIfRecord
 
 META = "meta.json"
 FORMAT = 1
@@ -111,6 +111,7 @@ def build_trace(meta: dict[str, Any], rows: Iterable[Row]) -> Trace:
         scalars=scalars_of(records),
         events=events,
         drift=drift[0] if drift else None,
+        what_if=what_if_of(meta.get("what_if", []), records, by_kind.get("what_if", [])[-1:]),
         path=paths[0] if paths else None,
     )
 
@@ -180,6 +181,20 @@ def drift_of(row: Row, tensors: int) -> DriftRecord:
     return DriftRecord(row.facts["first_step"], row.facts["last_step"], *grams)
 
 
+def what_if_of(rules: list[str], records: list[Row], products: list[Row]) -> WhatIfRecord | None:
+    """Return what other rules would have had; None where none was imagined."""
+    if not rules or not records:
+        return None
+    none = np.full((len(rules), len(SUMMED)), math.nan)
+    sums = np.array([row.facts.get("what_if", none) for row in records], dtype=np.float64)
+    if sums.shape[1:] != none.shape:
+        raise ValueError(f"its records imagine {sums.shape[1]} rules, expected the {len(rules)} of `meta.json`")
+    if not products or products[0].numbers is None:
+        return WhatIfRecord(tuple(rules), sums)
+    (row,) = products
+    return WhatIfRecord(tuple(rules), sums, row.numbers, row.facts["first_step"], row.facts["last_step"])
+
+
 def rows_of(trace: Trace) -> Iterable[Row]:
     """Yield the rows from which `build_trace` makes `trace` again."""
     yield Row("tensors", 0, 0, {"tensors": [asdict(tensor) for tensor in trace.tensors]})
@@ -192,6 +207,8 @@ def rows_of(trace: Trace) -> Iterable[Row]:
     for record, step in enumerate(trace.steps.tolist()):
         groups = {name: column[record] for name, column in trace.groups.items()}
         facts = {"groups": groups, "scalars": scalars[step]}
+        if trace.what_if is not None:
+            facts["what_if"] = trace.what_if.sums[record]
         yield Row("record", 0, step, facts, trace.values[record])
     for event in trace.events:
         yield Row("event", 0, event.step, asdict(event))
@@ -200,5 +217,8 @@ def rows_of(trace: Trace) -> Iterable[Row]:
         grams = np.stack([drift.gram_dd, drift.gram_dg, drift.gram_gg])
         window = {"first_step": drift.first_step, "last_step": drift.last_step}
         yield Row("drift", 0, drift.last_step, window, grams)
+    if trace.what_if is not None and trace.what_if.grams is not None:
+        window = {"first_step": trace.what_if.first_step, "last_step": trace.what_if.last_step}
+        yield Row("what_if", 0, trace.what_if.last_step, window, trace.what_if.grams)
     if trace.path is not None:
         yield Row("path", 0, int(trace.steps[-1]), {}, trace.path)

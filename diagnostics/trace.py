@@ -63,6 +63,9 @@ INSTANTS = (
 
 COLUMNS = SUMS + ERRORS + INSTANTS
 
+SUMMED = ("a", "b", "c_plus")
+"""What is summed of a rule that the run might have had."""
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -118,6 +121,21 @@ class DriftRecord:
     gram_gg: Array
 
 
+@dataclass(frozen=True)
+class WhatIfRecord:
+    """What other rules would have had on the same gradients (see `imagined.py`); the first is the run's own.
+
+    `sums[r, i]` is a, b and c_plus of rule i at record r, `(records, rules, 3)`; `grams` holds the products of its
+    stretches as in `DriftRecord`, summed over the tensors, `(rules, 3, k, k)`, from `first_step` to `last_step`.
+    """
+
+    rules: tuple[str, ...]
+    sums: Array
+    grams: Array | None = None
+    first_step: int = 0
+    last_step: int = 0
+
+
 @dataclass
 class Trace:
     """The record of one run, in memory: `values[r, p, COLUMNS.index(name)]` at `steps[r]` for `tensors[p]`."""
@@ -131,6 +149,7 @@ class Trace:
     scalars: dict[str, Scalars] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     drift: DriftRecord | None = None
+    what_if: WhatIfRecord | None = None
     path: Array | None = None
     """Iterates of a simulated run at the records, `(records, seeds, dim)`."""
 

@@ -192,7 +192,7 @@ def compiled_loop(kernel_source: str, rule: Callable[..., None]) -> Callable[...
         "import numpy as np",
         kernel_source,
         f"from {rule.__module__} import {rule.__name__} as rule",
-        'inner = numba.njit(error_model="numpy")',
+        'inner = numba.njit(error_model="numpy", forceinline=True)',
         "kernel, update = inner(kernel), inner(rule)",
         f"# the text of the rule is a part of this file's name: {hash_of(text_of(rule))}",
         "@inner",

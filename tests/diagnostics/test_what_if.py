@@ -1,0 +1,203 @@
+"""What other rules would have had: exact on streams that do not depend on x, whatever the run does with them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from stepscope import Monitor, Trace, simulate
+from stepscope.diagnostics.conditions import Decision
+from stepscope.diagnostics.drift import HarmDecision
+from stepscope.diagnostics.imagined import KINDS, USUAL, imagined
+from stepscope.diagnostics.what_if import alternatives
+from stepscope.synthetic.reddi2018 import online
+
+STEPS = 3000
+
+
+def play(monitored, gradients, lr, steps=STEPS, rule=torch.optim.Adam, **settings):
+    """Feed fixed gradients `(steps, n)` to an optimizer that a monitor watches."""
+    x = torch.nn.Parameter(torch.zeros(gradients.shape[1], dtype=torch.float64))
+    optimizer = rule([("x", x)], lr=lr(1), **settings)
+    monitor = Monitor(optimizer, strict=True, **monitored)
+    for t in range(1, steps + 1):
+        optimizer.param_groups[0]["lr"] = lr(t)
+        x.grad = torch.from_numpy(gradients[t - 1].copy())
+        optimizer.step()
+    return monitor
+
+
+def normal(steps=STEPS, n=7):
+    return np.random.default_rng(0).normal(0.3, 1.0, (steps, n)) * 10.0 ** np.arange(n)
+
+
+def root(t):
+    return 0.1 / math.sqrt(t)
+
+
+# twins
+
+
+REALLY = [
+    ("adam(beta2=0.9)", torch.optim.Adam, {"betas": (0.9, 0.9)}),
+    ("adam(beta2=0.9999)", torch.optim.Adam, {"betas": (0.9, 0.9999)}),
+    ("adam(eps=1e-4)", torch.optim.Adam, {"betas": (0.9, 0.99), "eps": 1e-4}),
+]
+
+
+@pytest.mark.parametrize(("name", "rule", "settings"), REALLY)
+def test_it_is_what_really_running_the_rule_would_give(name, rule, settings):
+    ran = play({"what_if": (), "coordinates": "all"}, normal(), root, rule=rule, **settings).trace
+    imagining = play({"what_if": (name,)}, normal(), root, betas=(0.9, 0.99)).trace
+    mine = imagining.what_if.sums[:, 1]
+    theirs = np.stack([ran.total(column) for column in ("a", "b", "c_plus")], axis=1)
+    assert mine == pytest.approx(theirs, rel=1e-10)
+
+
+@pytest.mark.parametrize("method", ["sgd", "amsgrad", "adafom", "adashift", "adopt"])
+def test_it_is_what_the_simulated_rule_gives(method):
+    """Reddi's online game: its gradients do not depend on x. In the simulation every rule stands as in its paper."""
+    settings = {"sgd": {}, "adafom": {"eps": 1e-8, "beta1": 0.9}, "adashift": {"block": 0.0, "eps": 1e-8}}
+    hyper = settings.get(method, {"eps": 1e-6 if method == "adopt" else 1e-8})
+    betas = None if method in ("sgd", "adafom") else (0.9, 0.99)
+    ran = simulate(online(), method, STEPS, "0.1/sqrt(t)", betas, **hyper)
+    gradients = np.array([[1010.0 if t % 101 == 1 else -10.0] for t in range(1, STEPS + 1)])
+    imagining = play({"what_if": (method,)}, gradients, root, betas=(0.9, 0.99)).trace
+    shared = np.intersect1d(ran.steps, imagining.steps)
+    rows, own = (np.searchsorted(trace.steps, shared) for trace in (ran, imagining))
+    theirs = np.stack([ran.total(column) for column in ("a", "b", "c_plus")], axis=1)[rows]
+    assert imagining.what_if.sums[own, 1] == pytest.approx(theirs, rel=1e-10)
+
+
+def test_the_run_itself_comes_first_and_is_right():
+    trace = play({}, normal(), root, betas=(0.9, 0.99)).trace
+    assert trace.what_if.rules == ("as it was", *USUAL)
+    assert trace.what_if.sums[:, 0] == pytest.approx(
+        np.stack([trace.total(column) for column in ("a", "b", "c_plus")], axis=1), rel=1e-12
+    )
+    assert trace.what_if.grams[0] == pytest.approx(
+        np.stack([gram.sum(axis=0) for gram in (trace.drift.gram_dd, trace.drift.gram_dg, trace.drift.gram_gg)])
+    )
+
+
+def test_groups_of_their_own_and_tensors_that_rest():
+    """Two learning rates, and a tensor without a gradient in every third step: each keeps its own count."""
+    gradients = normal(600, 2)
+
+    def run(columns, names, lrs):
+        parameters = [torch.nn.Parameter(torch.zeros(1, dtype=torch.float64)) for _ in columns]
+        groups = [{"params": [(n, p)], "lr": lr} for n, p, lr in zip(names, parameters, lrs, strict=True)]
+        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        monitor = Monitor(optimizer, strict=True)
+        for t in range(600):
+            for column, parameter in zip(columns, parameters, strict=True):
+                rests = column == 1 and t % 3 == 2
+                parameter.grad = None if rests else torch.tensor([gradients[t, column]])
+            optimizer.step()
+        return monitor.trace.what_if.sums[-1]
+
+    together = run([0, 1], ["p", "q"], [0.1, 0.02])
+    assert together == pytest.approx(run([0], ["p"], [0.1]) + run([1], ["q"], [0.02]), rel=1e-9)
+
+
+# theorems
+
+
+def test_reddis_game_judged_under_other_rules():
+    """Below the critical β2 = 0.999516 Adam is biased, above it and for AMSGrad the steps descend."""
+    t = np.arange(1, 200_001)
+    gradients = np.where(t % 101 == 1, 1010.0, -10.0)[:, None]
+    monitored = {"what_if": ("adam(beta2=0.9999)", "amsgrad", "sgd")}
+    diagnosis = play(monitored, gradients, root, len(t), betas=(0.9, 0.99)).diagnose()
+    own, larger, amsgrad, sgd = diagnosis.what_if
+    assert [a.harm.decision for a in diagnosis.what_if] == [HarmDecision.HARMFUL] + 3 * [HarmDecision.HARMLESS]
+    assert own.bias.decision is Decision.VIOLATED
+    assert amsgrad.bias.decision is sgd.bias.decision is Decision.HOLDS
+    assert amsgrad.c_over_a == sgd.c_over_a == 0.0
+    assert 0 < larger.c_over_a < own.c_over_a / 50
+    text = str(diagnosis)
+    assert "amsgrad" in text
+    assert "gradients of this very run" in text
+
+
+# invariance
+
+
+def test_the_training_is_not_touched_and_off_means_off():
+    with_it, without = (play({"what_if": rules}, normal(), root) for rules in (USUAL, ()))
+    assert torch.equal(*(m.optimizer.param_groups[0]["params"][0] for m in (with_it, without)))
+    assert without.trace.what_if is None
+    assert without.diagnose().what_if == ()
+    assert np.array_equal(with_it.trace.values, without.trace.values, equal_nan=True)
+
+
+def test_it_survives_disk_and_state(tmp_path):
+    gradients = normal(600)
+    whole = play({"directory": tmp_path / "whole"}, gradients, root, 600)
+    whole.close()
+    loaded = Trace.load(tmp_path / "whole")
+    assert np.array_equal(loaded.what_if.sums, whole.trace.what_if.sums)
+    assert np.array_equal(loaded.what_if.grams, whole.trace.what_if.grams)
+    loaded.save(tmp_path / "copy")
+    assert np.array_equal(Trace.load(tmp_path / "copy").what_if.sums, whole.trace.what_if.sums)
+
+    first = play({}, gradients, root, 300)
+    x = torch.nn.Parameter(first.optimizer.param_groups[0]["params"][0].detach().clone())
+    optimizer = torch.optim.Adam([("x", x)], lr=0.1)
+    second = Monitor(optimizer, strict=True)
+    optimizer.load_state_dict(first.optimizer.state_dict())
+    second.load_state_dict(first.state_dict())
+    for t in range(301, 601):
+        optimizer.param_groups[0]["lr"] = root(t)
+        x.grad = torch.from_numpy(gradients[t - 1].copy())
+        optimizer.step()
+    assert second.trace.what_if.sums[-1] == pytest.approx(whole.trace.what_if.sums[-1], rel=1e-12)
+
+
+# edges
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_spoils_nothing(bad):
+    gradients = normal()
+    gradients[100, 3] = bad
+    trace = play({}, gradients, root, 500, rule=torch.optim.SGD).trace
+    assert np.isfinite(trace.what_if.sums).all()
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["adm"], "must name rules"),
+        (["adam(beta3=1)"], "adam takes beta2, eps, got 'beta3=1'"),
+        (["sgd(eps=1)"], "sgd takes nothing"),
+        (["adam(beta2=1)"], r"beta2 in \[0, 1\)"),
+        (["adam(beta2=x)"], "must give numbers, got 'x'"),
+        (["adashift(n=1.5)"], "n a whole number"),
+        ("adam", "must be a sequence"),
+    ],
+)
+def test_bad_rules_are_refused_in_one_sentence(names, words):
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
+    with pytest.raises(ValueError, match=words) as caught:
+        Monitor(optimizer, what_if=names)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_kind_has_a_name_and_the_runs_beta2():
+    for kind in KINDS:
+        assert imagined(kind, 0.7).beta2 == (0.7 if kind in ("adam", "amsgrad", "adashift", "adopt") else 0.0)
+        assert imagined(kind, math.nan).kind == KINDS[kind]
+
+
+def test_another_list_of_rules_is_another_run(tmp_path):
+    play({"directory": tmp_path, "what_if": ("sgd",)}, normal(), root, 10).close()
+    with pytest.raises(ValueError, match=r"recorded with what_if=\('sgd',\)"):
+        play({"directory": tmp_path, "what_if": ()}, normal(), root, 10)
+
+
+def test_nothing_imagined_gives_no_answer():
+    assert alternatives(play({"what_if": ()}, normal(), root, 10).trace, 1) == ()
