@@ -87,6 +87,7 @@ class Diagnosis:
         return [f"Verdict: {self.verdict}", *_wrap(self.reason), "", *_wrap(facts), ""]
 
     def _checks(self) -> list[str]:
+        """Return each check with its reason, but for what the verdict's own reason has said already."""
         checks = (
             ("that a, the sum of the stepsizes, keeps growing", self.growth),
             ("the variance condition, b/a -> 0", self.variance),
@@ -96,8 +97,11 @@ class Diagnosis:
         return [
             line
             for title, check in checks
-            for line in (f"Checking {title}: {check.decision}.", *_wrap(check.reason, "  "), "")
+            for line in (f"Checking {title}: {check.decision}.", *self._unsaid(check.reason), "")
         ]
+
+    def _unsaid(self, reason: str) -> list[str]:
+        return [] if sentence(reason) in self.reason else _wrap(reason, "  ")
 
     def _imagined(self) -> list[str]:
         if not self.what_if:

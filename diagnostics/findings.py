@@ -1,32 +1,31 @@
 """Findings: what a run shows, each in a sentence with its numbers, the reason it matters and what to try.
 
-`FINDINGS` is the table: one function per finding, from the evidence to a finding or to nothing.
+Here are those about the verdict: what it rests on, and what would decide it. `FINDINGS` is their table: one function
+per finding, from the evidence to a finding or to nothing. Those about the record itself are in `findings_record.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .conditions import Decision
+from .conditions import Condition, Decision, Growth
 from .drift import HarmDecision, judge_harm
-from .evidence import DORMANT, Evidence
+from .evidence import Evidence
+from .finding import NOTHING, Finding, sentence
+from .findings_record import RECORD_FINDINGS
 from .instability import trace_names
-from .trace import Event, Trace
+
+__all__ = ["FINDINGS", "GAUSSIAN_RISE", "NOTHING", "RISES", "Finding", "findings_of", "sentence"]
 
 Array = NDArray[np.float64]
 
 GAUSSIAN_RISE = 0.242  # c⁺/a = 0.242 (1-β2) under Gaussian noise, half of c/a (docs/theory.md 4.1, P6)
-EPS_SHARE = 0.1  # below that, eps moves too few coordinates to matter
-SPIKE = 5.0  # stationary gradients keep RMS_t near 1, a single Gaussian coordinate below 5
 POOR_EFFICIENCY = 0.7
 RISES = 0.1  # the rule calls a slope flat from -0.1; the same distance above 0 is no longer flat
-ROUGH_SAMPLE = 0.1
-NOTHING = "Nothing to change."
 
 RISING_PARTS = {
     "rise_lr": "the learning rate",
@@ -42,21 +41,9 @@ RISING_ADVICE = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing worth knowing: what was seen, where, why it matters, and what to try."""
-
-    title: str
-    text: str
-    why: str
-    tensors: tuple[str, ...] = ()
-    steps: tuple[int, int] | None = None
-    suggestion: str = NOTHING
-
-
 def findings_of(evidence: Evidence) -> tuple[Finding, ...]:
     """Return what the evidence shows, the most serious first."""
-    found = (finding(evidence) for finding in FINDINGS)
+    found = (finding(evidence) for finding in (*FINDINGS, *RECORD_FINDINGS))
     return tuple(finding for finding in found if finding is not None)
 
 
@@ -214,160 +201,28 @@ def unresolved(e: Evidence) -> Finding | None:
 
 
 def not_yet(e: Evidence) -> Finding | None:
-    """Report conditions that more steps would decide."""
-    unsettled = [c for c in (e.variance, e.bias) if c.steps_needed is not None]
-    if e.growth.steps_needed is not None and not e.annealed:
-        needed = [e.growth.steps_needed, *(c.steps_needed or 0 for c in unsettled)]
-    else:
-        needed = [c.steps_needed or 0 for c in unsettled]
-    if not needed:
+    """Report conditions that more steps would decide.
+
+    A run too short for one is as a rule too short for all, for one reason that each of the checks gives: then the
+    finding names them and leaves the reason to them.
+    """
+    checks: dict[str, Condition | Growth] = {"the variance condition": e.variance, "the bias condition": e.bias}
+    if not e.annealed:
+        checks["the growth of a"] = e.growth
+    open_ones = {name: check for name, check in checks.items() if check.steps_needed is not None}
+    if not open_ones:
         return None
-    reasons = [c.reason for c in unsettled] + [e.growth.reason] * (len(needed) > len(unsettled))
+    reasons = list(dict.fromkeys(check.reason for check in open_ones.values()))
+    if len(reasons) == 1 and len(open_ones) > 1:
+        reasons = [f"{_listed(list(open_ones))} wait for more steps after step {e.start}"]
     return Finding(
         "Not decided yet",
-        " ".join(sentence(reason) for reason in dict.fromkeys(reasons)),
+        " ".join(sentence(reason) for reason in reasons),
         "docs/theory.md 4.2",
         (),
         e.window,
-        f"Train at least {max(needed)} more steps, then ask again.",
+        f"Train at least {max(check.steps_needed or 0 for check in open_ones.values())} more steps, then ask again.",
     )
-
-
-def survived(e: Evidence) -> Finding | None:
-    """Report non-finite gradients that the run outlived."""
-    events = [event for event in e.trace.events if event.kind == "nonfinite"]
-    column = e.trace.column("nonfinite")
-    counted = np.nan_to_num(column[-1]) if len(column) else np.zeros(len(e.trace.tensors))
-    if e.broken is not None or (not events and not counted.any()):
-        return None
-    return Finding(
-        "Non-finite gradients, survived",
-        f"NaN or infinite values came up in {counted.sum():.0f} coordinate-steps and {len(events)} events; the "
-        "parameters are finite now.",
-        "docs/theory.md 4.1, P10",
-        tuple(dict.fromkeys([*trace_names(e.trace, counted > 0), *_tensors(events)])),
-        _span(events),
-        "With loss scaling an occasional overflow is normal; otherwise look at the batches of these steps.",
-    )
-
-
-def spikes(e: Evidence) -> Finding | None:
-    """Report gradients far above what the second moment had seen, after the start-up."""
-    column = np.nan_to_num(e.trace.column("rms_max"))
-    if len(column) == 0:
-        return None
-    largest = column[-1]
-    spiked = (largest > SPIKE) & (largest > (column[e.first_row] if e.first_row else 0.0))
-    if not spiked.any():
-        return None
-    worst = int(np.argmax(np.where(spiked, largest, 0.0)))
-    return Finding(
-        "Gradient spikes that the second moment did not foresee",
-        f"RMS_t, near 1 where gradients are stationary, reached {largest[worst]:.3g} in "
-        f"{e.trace.tensors[worst].name}; {int(spiked.sum())} of {len(spiked)} tensors passed {SPIKE:g}. Such a step "
-        "is up to that many times longer than usual.",
-        "docs/theory.md 3, R12",
-        trace_names(e.trace, spiked),
-        e.window,
-        "A lower beta2 adapts sooner; dividing the step by max(1, RMS_t), as StableAdamW does, bounds it.",
-    )
-
-
-def eps_bound(e: Evidence) -> Finding | None:
-    """Report tensors whose stepsize eps decides, not the gradient."""
-    active = e.increment("active")
-    share = np.divide(e.increment("eps_bound"), active, out=np.zeros_like(active), where=active > 0)
-    if not np.any(share > EPS_SHARE):
-        return None
-    worst = int(np.argmax(share))
-    return Finding(
-        "eps decides the stepsize",
-        f"In {int((share > EPS_SHARE).sum())} of {len(share)} tensors eps is larger than the root it is added to in "
-        f"more than {EPS_SHARE:.0%} of the coordinate-steps, most of all in {e.trace.tensors[worst].name} "
-        f"({share[worst]:.0%}). There the method is SGD with momentum at the rate lr/eps.",
-        "docs/theory.md 4.1, P10",
-        trace_names(e.trace, share > EPS_SHARE),
-        e.window,
-        "Fine if meant so; otherwise lower eps or scale up the loss, as the gradients are no larger than eps.",
-    )
-
-
-def dormant(e: Evidence) -> Finding | None:
-    """Report tensors whose a is carried by a few coordinates with hardly any gradient."""
-    spread = e.spread()
-    carried = spread > DORMANT
-    if not carried.any():
-        return None
-    worst = int(np.argmax(spread))
-    withheld = " Together they make up most of a, so no certificate is given." if e.dormant else ""
-    return Finding(
-        "Dormant coordinates carry a",
-        f"In {int(carried.sum())} of {len(carried)} tensors the mean stepsize is more than {DORMANT:g} times the "
-        f"median one, in {e.trace.tensors[worst].name} {spread[worst]:.0f} times: coordinates with next to no "
-        f"gradient make up most of a there, so b/a and c+/a speak of them more than of those that learn.{withheld}",
-        "docs/theory.md 1.5",
-        trace_names(e.trace, carried),
-        e.window,
-        "Read the conditions in the tensors without this; raise eps to where the smallest useful gradients lie.",
-    )
-
-
-def interruptions(e: Evidence) -> Finding | None:
-    """Report skipped steps, jumps and resets, which leave marks in the sums."""
-    kinds = ("skipped", "moment reset", "step jump", "fault")
-    events = [event for event in e.trace.events if event.kind in kinds]
-    if not events:
-        return None
-    counts = ", ".join(f"{kind}: {n}" for kind in kinds if (n := sum(ev.kind == kind for ev in events)))
-    return Finding(
-        "The run was interrupted",
-        f"{counts[:1].upper()}{counts[1:]}. The last, at step {events[-1].step}: {sentence(events[-1].message)}",
-        "docs/theory.md 4.1, P7",
-        _tensors(events),
-        _span(events),
-        "Resume with the optimizer's state: a second moment that starts again makes the stepsizes jump.",
-    )
-
-
-def unreadable(e: Evidence) -> Finding | None:
-    """Report tensors whose stepsize could not be read, or not be proved."""
-    names = trace_names(e.trace, np.array([tensor.formula is None for tensor in e.trace.tensors], dtype=bool))
-    messages = dict.fromkeys(event.message for event in e.trace.events if event.kind == "unreadable")
-    if not names and not messages:
-        return None
-    return Finding(
-        "Tensors without a readable stepsize",
-        f"{len(names)} of {len(e.trace.tensors)} tensors have no stepsize here and are left out of a, b "
-        f"and c. " + " ".join(sentence(message) for message in list(messages)[:3]),
-        "docs/theory.md 4.1, P10",
-        names,
-        None,
-        "Their update size, update-to-weight ratio and alignment are recorded all the same.",
-    )
-
-
-def sampling(e: Evidence) -> Finding | None:
-    """Report how far sums from a watched sample may be off."""
-    relative = {name: relative_error(e.trace, name) for name in ("a", "b", "c")}
-    if not any(value > 0 for value in relative.values()):
-        return None
-    numbers = ", ".join(f"{name} {value:.1%}" for name, value in relative.items())
-    return Finding(
-        "Watched by a sample",
-        f"Standard errors of the sums over all tensors, relative to the sums: {numbers}.",
-        "docs/theory.md 4.5",
-        (),
-        None,
-        "Watch more: raise `coordinates`." if max(relative.values()) > ROUGH_SAMPLE else NOTHING,
-    )
-
-
-def relative_error(trace: Trace, name: str) -> float:
-    """Return the relative standard error of a total at the last record; tensors are drawn independently."""
-    if len(trace.steps) == 0:
-        return 0.0
-    total = float(trace.total(name)[-1])
-    return float(np.sqrt(np.nansum(trace.column(f"{name}_se")[-1] ** 2))) / total if total > 0 else 0.0
 
 
 def _harmful_tensors(e: Evidence) -> tuple[str, ...]:
@@ -394,18 +249,9 @@ def _largest(e: Evidence, sizes: Array, count: int = 3) -> tuple[str, ...]:
     return tuple(e.trace.tensors[i].name for i in order if sizes[i] > 0)
 
 
-def _tensors(events: Sequence[Event]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(event.tensor for event in events if event.tensor))
-
-
-def _span(events: Sequence[Event]) -> tuple[int, int] | None:
-    steps = [event.step for event in events]
-    return (min(steps), max(steps)) if steps else None
-
-
-def sentence(text: str) -> str:
-    """Return text with a capital at its head and a full stop at its end."""
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+def _listed(names: Sequence[str]) -> str:
+    """Return several names as in a sentence."""
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 FINDINGS: tuple[Callable[[Evidence], Finding | None], ...] = (
@@ -419,11 +265,5 @@ FINDINGS: tuple[Callable[[Evidence], Finding | None], ...] = (
     efficiency,
     unresolved,
     not_yet,
-    survived,
-    spikes,
-    eps_bound,
-    dormant,
-    interruptions,
-    unreadable,
-    sampling,
 )
+"""The most serious first."""

@@ -60,7 +60,7 @@ class Recorder:
         self.accumulators = Accumulators()
         self.alternatives = Alternatives(rules)
         self.base_error = np.zeros((0, len(ERRORS)))
-        self.base_what_if: Array = np.zeros(1)
+        self.base_what_if: Array = np.zeros_like(self.alternatives.sums)
         """Sums of the alternatives in an earlier process."""
         self.scalars: dict[str, list[float]] = {}
         self._pending: list[tuple[str, torch.Tensor]] = []

@@ -13,24 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from stepscope.diagnostics.trace import Trace
+from stepscope.reports.growth import draw_gamma, draw_growth, draw_ratios, gammas, growth, ratios
+from stepscope.reports.iterates import distances, draw_falling, draw_paths, draw_steps, paths, regrets, steps
 from stepscope.reports.phases import save_phase
 from stepscope.reports.plates import Panel
-from stepscope.reports.worlds import (
-    distances,
-    draw_falling,
-    draw_gamma,
-    draw_growth,
-    draw_paths,
-    draw_ratios,
-    draw_steps,
-    gammas,
-    growth,
-    paths,
-    ratios,
-    regrets,
-    save_sheet,
-    steps,
-)
+from stepscope.reports.sheets import save_sheet
 from stepscope.synthetic.engine import simulate
 from stepscope.synthetic.named import named
 from stepscope.synthetic.phase import phase_diagram
@@ -54,14 +41,19 @@ def play(problem: Problem, settings: Sequence[Setting], total: int, **options: A
     return [(name, simulate(problem, method, total, lr, **options | hyper)) for name, method, lr, hyper in settings]
 
 
-def chen1(out: Path) -> None:
-    problem, betas = named("chen1").build(), {"beta1": 0.0, "beta2": 0.9}
-    settings: list[Setting] = [
-        ("SGD", "sgd", 0.001, {}),
-        ("AdaGrad", "adafom", 0.01, {"beta1": 0.0}),
-        ("AMSGrad", "amsgrad", 0.01, betas),
-        ("Adam", "adam_plain", 0.01, betas),
+def four(sgd: float | str, lr: float | str, **betas: float) -> list[Setting]:
+    """Return the methods that the papers compare: SGD with a rate of its own, AdaGrad without momentum."""
+    return [
+        ("SGD", "sgd", sgd, {}),
+        ("AdaGrad", "adafom", lr, {"beta1": 0.0}),
+        ("AMSGrad", "amsgrad", lr, betas),
+        ("Adam", "adam_plain", lr, betas),
     ]
+
+
+def chen1(out: Path) -> None:
+    problem = named("chen1").build()
+    settings = four(0.001, 0.01, beta1=0.0, beta2=0.9)
     long, short = play(problem, settings, 100_000), play(problem, settings, 1000, records=1000)
     panels = [
         panel(draw_paths, paths(long, problem), "The iterates"),
@@ -74,19 +66,14 @@ def chen1(out: Path) -> None:
         out / "chen1.png",
         "Adam cycles where the variance condition fails: 100x², linear beyond |x| = 10",
         "After Chen, Liu, Sun, Hong 2019, figure 1. α = 0.01, β1 = 0, β2 = 0.9, x₁ = 1 (chosen here); SGD with "
-        "α = 0.001, as α = 0.01 is its edge of stability.",
+        "α = 0.001, as α = 0.01 is its edge of stability. ↓: below the axis.",
         columns=4,
     )
 
 
 def chen2(out: Path) -> None:
-    problem, betas = named("chen2").build(), {"beta1": 0.0, "beta2": 0.1}
-    settings: list[Setting] = [
-        ("SGD", "sgd", "1/sqrt(t)", {}),
-        ("AdaGrad", "adafom", "1/sqrt(t)", {"beta1": 0.0}),
-        ("AMSGrad", "amsgrad", "1/sqrt(t)", betas),
-        ("Adam", "adam_plain", "1/sqrt(t)", betas),
-    ]
+    problem = named("chen2").build()
+    settings = four("1/sqrt(t)", "1/sqrt(t)", beta1=0.0, beta2=0.1)
     runs = play(problem, settings, 1_000_000, seeds=5, start=2)
     short = play(problem, settings[2:], 10_000, start=2, records=10_000)
     short = [(f"{name}, one run", trace) for name, trace in short]
@@ -107,13 +94,7 @@ def chen2(out: Path) -> None:
 
 def games(out: Path) -> None:
     panels: list[Panel] = []
-    betas = {"beta1": 0.9, "beta2": 0.99}
-    settings: list[Setting] = [
-        ("SGD", "sgd", "0.005/sqrt(t)", {}),
-        ("AdaGrad", "adafom", "0.5/sqrt(t)", {"beta1": 0.0}),
-        ("AMSGrad", "amsgrad", "0.5/sqrt(t)", betas),
-        ("Adam", "adam_plain", "0.5/sqrt(t)", betas),
-    ]
+    settings = four("0.005/sqrt(t)", "0.5/sqrt(t)", beta1=0.9, beta2=0.99)
     for name, seeds in (("online", 1), ("stochastic", 5)):
         problem = named(name).build()
         runs = play(problem, settings, 2_000_000, seeds=seeds)
@@ -131,7 +112,8 @@ def games(out: Path) -> None:
         out / "reddi.png",
         "Adam goes to the wrong end of the box: 1010x once in 101 steps, −10x otherwise",
         "After Reddi, Kale, Kumar 2018, section 5. α = 0.5/√t, β1 = 0.9, β2 = 0.99, x₁ = 0; SGD with 0.005/√t, about "
-        "AdaGrad's stepsize here. Stochastic: 1010x with probability 0.01.",
+        "AdaGrad's stepsize here. Stochastic: 1010x with probability 0.01. Bands: all steps of a stretch of log t and, "
+        "for the iterates, all seeds.",
         columns=4,
     )
 

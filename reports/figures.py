@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..diagnostics.conditions import block_edges
 from ..diagnostics.trace import Scalars, Trace
+from .axes import draw_band
 from .numerals import count, number, shorten, tell_apart
 from .theme import BLUE, GREEN, INK, ORANGE, SERIES, SKY, VERMILLION, label_ends, log_steps, log_values, say
 
@@ -118,11 +119,10 @@ def draw_stepsizes(data: Stepsizes, ax: Axes) -> None:
     if not log_values(ax, np.concatenate([data.quantiles.ravel(), lr])):
         return say(ax, "Every stepsize is 0.")
     log_steps(ax, data.steps)
-    floor = ax.get_ylim()[0]
-    low, p1, median, p99, high = np.where(data.quantiles == 0, floor, data.quantiles)
-    ax.fill_between(data.steps, low, high, color=BLUE, alpha=0.14, linewidth=0, label="min–max")
-    ax.fill_between(data.steps, p1, p99, color=BLUE, alpha=0.3, linewidth=0, label="1–99 %")
-    ax.plot(data.steps, median, color=BLUE, label="median")
+    low, p1, median, p99, high = data.quantiles
+    draw_band(ax, data.steps, low, high, BLUE, 0.14, "min–max")
+    draw_band(ax, data.steps, p1, p99, BLUE, 0.3, "1–99 %")
+    ax.plot(data.steps, np.maximum(median, ax.get_ylim()[0]), color=BLUE, label="median")
     ax.plot(data.steps, np.where(lr > 0, lr, np.nan), "--", color=INK, linewidth=1.1, label="lr")
     ax.set_title(shorten(data.name, 34))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=4)

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import sympy
 from numpy.typing import NDArray
+from sympy.printing.precedence import PRECEDENCE
+from sympy.printing.str import StrPrinter
 
 from ..synthetic.phase import Axis, Ending, Phase
-from .numerals import count
-from .theme import BLUE, INK, MUTED, STYLE, VERMILLION, tick
+from .numerals import count, number
+from .sheets import sheet
+from .theme import BLUE, INK, MUTED, VERMILLION, tick
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -28,7 +32,7 @@ MEANING = {
     Ending.WRONG: "wrong: farther than the start",
     Ending.UNSTABLE: "not finite",
 }
-SYMBOLS = {"beta1": "β1", "beta2": "β2", "lr": "learning rate, times"}
+SYMBOLS = {"beta1": "β1", "beta2": "β2", "lr": "factor of the learning rate"}
 GAPS = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999, 0.9999999)
 SIZE = (11.0, 5.0)
 
@@ -59,15 +63,47 @@ def picture(phase: Phase) -> Picture:
     """Return the data of a phase diagram's picture."""
     order = list(Ending)
     seeds = f", {len(phase.seeds)} seeds" if len(phase.seeds) > 1 else ""
-    law = phase.lr.replace("sqrt(t)", "√t").replace("*", "·")
     return Picture(
-        title=f"{phase.method} on {phase.problem}: {count(phase.steps)} steps, α = {law}{seeds}",
+        title=f"{phase.method} on {phase.problem}: {count(phase.steps)} steps, α = {formula(phase.lr)}{seeds}",
         axes=(phase.x, phase.y),
         endings=np.array([[order.index(ending) for ending in row] for row in phase.ending], dtype=np.int64),
         distance=phase.distance,
         away=phase.away,
         lines=tuple(_line(phase, line.name, line.beta1, line.beta2) for line in phase.boundaries),
     )
+
+
+class Formula(StrPrinter):  # type: ignore[misc]
+    """Writes expressions in plain characters: 0.1/√⌈t/10⌉ and not 0.1/sqrt(ceiling(t/10))."""
+
+    def _print_Pow(self, expr: sympy.Pow, rational: bool = False) -> str:
+        del rational
+        if expr.exp.is_negative:
+            return f"1/{self.parenthesize(1 / expr, PRECEDENCE['Pow'], strict=True)}"
+        base = self.parenthesize(expr.base, PRECEDENCE["Pow"])
+        if expr.exp == sympy.Rational(1, 2):
+            return f"√{base}"
+        return f"{base}²" if expr.exp == 2 else f"{base}^{self.parenthesize(expr.exp, PRECEDENCE['Pow'])}"
+
+    def _print_ceiling(self, expr: sympy.ceiling) -> str:
+        return f"⌈{self._print(expr.args[0])}⌉"
+
+    def _print_floor(self, expr: sympy.floor) -> str:
+        return f"⌊{self._print(expr.args[0])}⌋"
+
+    def _print_Pi(self, expr: sympy.Expr) -> str:
+        del expr
+        return "π"
+
+    def _print_Float(self, expr: sympy.Float) -> str:
+        return number(float(expr), 6)
+
+
+def formula(law: str) -> str:
+    """Return a learning rate's law in t and T as a person would write it."""
+    t, horizon = sympy.symbols("t T", positive=True)
+    text: str = Formula().doprint(sympy.sympify(law, locals={"t": t, "T": horizon}))
+    return text.replace("*", "·").replace("-", "−")
 
 
 def _line(phase: Phase, name: str, beta1: Array, beta2: Array) -> Line:
@@ -111,7 +147,8 @@ def draw_distance(data: Picture, ax: Axes) -> None:
     bar = ax.figure.colorbar(drawn, ax=ax, pad=0.02, aspect=30)
     decades = np.arange(np.ceil(span[0]), np.floor(span[2]) + 1)
     marks = [span[0], *(m for m in decades if np.abs(span - m).min() > 0.15), span[2]]
-    bar.set_ticks([*marks, span[1]], labels=[*(tick(10.0**m) for m in marks), f"{tick(10.0 ** span[1])} (start)"])
+    words = [tick(10.0**m) if m in decades else number(10.0**m, 2) for m in marks]
+    bar.set_ticks([*marks, span[1]], labels=[*words, f"{number(away, 2)} (start)"])
     bar.outline.set_linewidth(0.5)
     bar.ax.grid(False)
 
@@ -143,15 +180,8 @@ def save_phase(phase: Phase, path: str | Path) -> Path:
     Raises:
         ValueError: for an ending that is no format of pictures.
     """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     path, data = check_format(path), picture(phase)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=SIZE, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
-        FigureCanvasAgg(figure)
+    with sheet(path, SIZE, data.title) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         legend = draw_endings(data, left)
         draw_distance(data, right)
@@ -159,9 +189,6 @@ def save_phase(phase: Phase, path: str | Path) -> Path:
         right.set_title("Final distance to the optimum")
         right.set_ylabel("")
         figure.legend(handles=legend, loc="outside lower left", ncols=len(legend), fontsize=9)
-        figure.suptitle(data.title, x=0.012, ha="left", fontsize=11.5, color=INK)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
     return path
 
 

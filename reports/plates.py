@@ -43,7 +43,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Plate:
-    """One or several panels that answer one question."""
+    """The panels that answer one question; none where the run does not tell."""
 
     key: str
     question: str
@@ -55,11 +55,10 @@ def plates(trace: Trace, diagnosis: Diagnosis) -> list[Plate]:
     """Return the figures of one run, those that decided first; none for a run of fewer than two records."""
     if len(trace.steps) < 2:
         return []
-    found = [*_harm(trace, diagnosis), *_scalars(trace)]
+    found = [_harm(trace, diagnosis), _scalars(trace)]
     if np.any(trace.total("a") > 0):
-        ratios, read = _ratios(trace, diagnosis), [*_stepsizes(trace), _sums(trace), _rises(trace)]
-        found = [ratios, *found, *read]
-    return [*found, *_lengths(trace)]
+        found = [_ratios(trace, diagnosis), *found, _stepsizes(trace), _sums(trace), _rises(trace)]
+    return [plate for plate in (*found, _lengths(trace)) if plate.panels]
 
 
 def comparison(runs: Sequence[tuple[str, Diagnosis]]) -> list[Plate]:
@@ -115,40 +114,36 @@ def _ratios(trace: Trace, diagnosis: Diagnosis) -> Plate:
     )
 
 
-def _harm(trace: Trace, diagnosis: Diagnosis) -> list[Plate]:
-    if trace.drift is None:
-        return []
+def _harm(trace: Trace, diagnosis: Diagnosis) -> Plate:
     harm = diagnosis.harm
     rows = harms(trace, harm)
-    label = f"ρ: {rho(harm)}"
+    panel = Panel(f"ρ: {rho(harm)}", partial(draw_forest, rows), (WIDE[0], 1.15 + 0.3 * len(rows.names)))
     several = " Rows per tensor show where; the verdict uses the whole run." if len(rows.names) > 1 else ""
-    plate = Plate(
+    return Plate(
         "harm",
         "Do the steps go where the mean gradient goes?",
         "ρ is the share of the intended descent that the steps really make, here over steps "
         f"{whole(harm.first_step)} to {whole(harm.last_step)}, with its 95 % interval. At 1 "
         "adaptivity costs nothing; between 0 and 1 it is an efficiency; an interval wholly below 0 "
         f"means that the run goes uphill.{several}",
-        (Panel(label, partial(draw_forest, rows), (WIDE[0], 1.15 + 0.3 * len(rows.names))),),
+        () if trace.drift is None else (panel,),
     )
-    return [plate]
 
 
-def _scalars(trace: Trace) -> list[Plate]:
+def _scalars(trace: Trace) -> Plate:
     logged = curves(trace)
-    plate = Plate(
+    return Plate(
         "scalars",
         "What did the run itself report?",
         "Means of the logged values between neighbouring records. Red ticks on the axis mark values "
         "that were not finite.",
         tuple(Panel(f"{curve.name} over steps", partial(draw_curve, curve), _size(logged)) for curve in logged),
     )
-    return [plate] if logged else []
 
 
-def _stepsizes(trace: Trace) -> list[Plate]:
+def _stepsizes(trace: Trace) -> Plate:
     tensors = stepsizes(trace)
-    plate = Plate(
+    return Plate(
         "stepsizes",
         "Which stepsizes did the optimizer really take?",
         "Quantiles of the effective stepsize over the watched coordinates of the largest tensors, "
@@ -156,7 +151,6 @@ def _stepsizes(trace: Trace) -> list[Plate]:
         "speeds. A median that climbs while the learning rate does not: a second moment that decays.",
         tuple(Panel(f"stepsizes of {data.name}", partial(draw_stepsizes, data), _size(tensors)) for data in tensors),
     )
-    return [plate] if tensors else []
 
 
 def _sums(trace: Trace) -> Plate:
@@ -183,17 +177,17 @@ def _rises(trace: Trace) -> Plate:
     )
 
 
-def _lengths(trace: Trace) -> list[Plate]:
+def _lengths(trace: Trace) -> Plate:
     relative = lengths(trace)
-    plate = Plate(
+    panel = Panel("update-to-weight ratio over steps", partial(draw_lengths, relative))
+    return Plate(
         "lengths",
         "How long are the steps against the weights?",
         "Root mean square of the step over that of the weights, for the largest tensors. About 10⁻³ "
         "is common in healthy training; a tensor far above the others is being rewritten, one far "
         "below hardly learns.",
-        (Panel("update-to-weight ratio over steps", partial(draw_lengths, relative)),),
+        (panel,) if relative.curves else (),
     )
-    return [plate] if relative.curves else []
 
 
 def _size(panels: Sequence[object]) -> tuple[float, float]:

@@ -129,7 +129,7 @@ def say(ax: Axes, text: str) -> None:
 
 
 def label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]], gap: float = 0.075) -> None:
-    """Write each (y, text, colour) beside the right edge at its height, moved apart where two would touch."""
+    """Write each (y, text, colour) beside the right edge at its height, moved apart and kept above the axis."""
     places = []
     for y, text, colour in ends:
         with suppress(ValueError):  # a logarithmic axis has no place for 0
@@ -137,9 +137,11 @@ def label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]], gap: float = 0.
             if math.isfinite(height):
                 places.append((min(max(height, 0.0), 1.0), text, colour))
     places.sort(key=lambda place: place[0])
+    lowest = 0.4 * gap  # below it are the numbers of the x axis
     heights = spread([place[0] for place in places], gap)
-    for height, (_, text, colour) in zip(heights, places, strict=True):
-        ax.text(1.015, height, text, transform=ax.transAxes, color=colour, va="center", ha="left", fontsize=9.5)
+    for i, (height, (_, text, colour)) in enumerate(zip(heights, places, strict=True)):
+        at = max(height, lowest + i * gap)
+        ax.text(1.015, at, text, transform=ax.transAxes, color=colour, va="center", ha="left", fontsize=9.5)
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:

@@ -10,6 +10,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from .rules_adam import inner
+
 Array = NDArray[np.float64]
 
 
@@ -54,26 +56,25 @@ def adagrad(t: int, alpha: float, g: Array, s: Array, p: Array, e: Array, dx: Ar
         dx[i] = -e[i] * g[i]
 
 
-def adafom(t: int, alpha: float, g: Array, s: Array, p: Array, e: Array, dx: Array) -> None:
-    """Multiply m by e = α/(√v + eps), with v = Σg²/t, kept as the sum: with α_t = α/√t e never rises."""
-    beta1, eps = p[0], p[1]
+@inner
+def mean_step(t: int, alpha: float, beta1: float, eps: float, g: Array, s: Array, e: Array, dx: Array) -> None:
+    """Multiply m by e = α/(√v + eps), with v = Σg²/t, kept as the sum."""
     m, total = s[0], s[1]
     for i in range(g.size):
         m[i] = beta1 * m[i] + (1.0 - beta1) * g[i]
         total[i] += g[i] * g[i]
         e[i] = 0.0 if total[i] == 0.0 else alpha / (math.sqrt(total[i] / t) + eps)
         dx[i] = -e[i] * m[i]
+
+
+def adafom(t: int, alpha: float, g: Array, s: Array, p: Array, e: Array, dx: Array) -> None:
+    """Multiply m by e = α/(√v + eps), with v the mean of all g²: with α_t = α/√t e never rises."""
+    mean_step(t, alpha, p[0], p[1], g, s, e, dx)
 
 
 def adamnc(t: int, alpha: float, g: Array, s: Array, p: Array, e: Array, dx: Array) -> None:
     """AdaFom whose momentum fades: β1,t = β1·decay^{t-1}, as Reddi et al. need it for β2,t = 1 - 1/t."""
-    beta1, eps = p[0] * p[2] ** float(t - 1), p[1]
-    m, total = s[0], s[1]
-    for i in range(g.size):
-        m[i] = beta1 * m[i] + (1.0 - beta1) * g[i]
-        total[i] += g[i] * g[i]
-        e[i] = 0.0 if total[i] == 0.0 else alpha / (math.sqrt(total[i] / t) + eps)
-        dx[i] = -e[i] * m[i]
+    mean_step(t, alpha, p[0] * p[2] ** float(t - 1), p[1], g, s, e, dx)
 
 
 def nosadam(t: int, alpha: float, g: Array, s: Array, p: Array, e: Array, dx: Array) -> None:

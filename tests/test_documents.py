@@ -193,8 +193,9 @@ def test_the_thresholds_of_the_rule(slope, decision):
 def test_the_numbers_of_the_harm_test():
     theory = text("docs/theory.md")
     assert f"k = {drift.K} to {2 * drift.K - 1}" in theory
-    assert f"({drift.student_t(drift.K - 1):.2f} at k = {drift.K})" in theory
-    assert f"U(d, d) − {drift.UNSUPPORTED:.0f} U(g, g)" in theory
+    accusing = [drift.student_t(k - 1, drift.ACCUSING) for k in (drift.K, 2 * drift.K - 1)]
+    assert f"({drift.student_t(drift.K - 1, drift.LEVEL):.2f} at k = {drift.K})" in theory
+    assert f"({accusing[0]:.2f} at\nk = {drift.K}, {accusing[1]:.2f} at k = {2 * drift.K - 1})" in theory
 
 
 def test_the_window_of_the_harm_test_is_the_last_half_of_the_run():

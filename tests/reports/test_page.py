@@ -201,6 +201,7 @@ def test_the_four_questions_are_answered_from_the_decisions(make, columns, short
     trace = make(**{name: value for name, value in columns.items() if name != "b"})
     if "b" in columns:  # b grows as a does: a noise ball
         trace.column("b")[:] = trace.column("a")
+        trace.groups["lr"][:] = 0.1
     said = answers(diagnose(trace))
     assert tuple(answer.short for answer in said[:3]) == shorts
     assert said[3].short.endswith("to try") or said[3].short == "nothing needed"

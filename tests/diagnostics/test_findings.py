@@ -1,0 +1,90 @@
+"""The two tables of findings, and what a finding says of a run that is too short."""
+
+from __future__ import annotations
+
+import ast
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stepscope.diagnostics import findings, findings_record
+from stepscope.diagnostics.conditions import Decision
+from stepscope.diagnostics.evidence import gather
+from stepscope.diagnostics.findings import findings_of, not_yet
+from stepscope.diagnostics.findings_record import survived
+from stepscope.diagnostics.trace import COLUMNS, Event
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def short(worlds):
+    """1000 steps of Adam, whose judged part would begin at step 10 000."""
+    return gather(worlds.play("quadratic", "adam", 1000, beta2=0.999).trace())
+
+
+def test_what_keeps_all_conditions_from_being_judged_is_left_to_the_checks(short):
+    reason = short.variance.reason
+    assert reason == short.bias.reason == short.growth.reason
+    (found,) = [finding for finding in findings_of(short) if finding.title == "Not decided yet"]
+    assert found.text == (
+        "The variance condition, the bias condition and the growth of a wait for more steps after step 10000."
+    )
+    assert found.suggestion == "Train at least 55569 more steps, then ask again."  # 10 000 · 2^{5/2} in all
+    assert not any("usable blocks" in finding.text for finding in findings_of(short))
+
+
+def test_reasons_that_differ_are_given_one_by_one(short):
+    bias = replace(short.bias, reason="the bias is too scattered to call.", steps_needed=70_000)
+    found = not_yet(replace(short, bias=bias))
+    assert short.variance.reason[1:] in found.text
+    assert found.text.endswith("The bias is too scattered to call.")
+    assert found.text.count("usable blocks") == 1
+    assert "70000 more steps" in found.suggestion
+
+
+def test_a_single_open_condition_gives_its_own_reason(short):
+    settled = {
+        name: replace(getattr(short, name), decision=Decision.HOLDS, steps_needed=None) for name in ("variance", "bias")
+    }
+    assert short.growth.reason[1:] in not_yet(replace(short, **settled)).text
+    assert not_yet(replace(short, **settled, annealed=True)) is None  # growth is no question in an annealed run
+
+
+def test_the_record_comes_after_the_verdict(short):
+    """The verdict's findings are the more serious ones; within a table the order is that of the table."""
+    table = (*findings.FINDINGS, *findings_record.RECORD_FINDINGS)
+    assert findings_of(short) == tuple(found for finding in table if (found := finding(short)) is not None)
+
+
+def test_a_count_that_is_not_finite_counts_nothing(short):
+    trace = replace(short.trace, values=short.trace.values.copy(), events=[Event(7, "nonfinite", "1 gradient is NaN.")])
+    trace.values[-1, :, COLUMNS.index("nonfinite")] = math.inf
+    assert "in 0 coordinate-steps and 1 events" in survived(replace(short, trace=trace)).text
+
+
+@pytest.mark.parametrize(
+    ("module", "table"),
+    [(findings, findings.FINDINGS), (findings_record, findings_record.RECORD_FINDINGS)],
+    ids=["verdict", "record"],
+)
+def test_every_finding_is_in_its_table_and_in_the_documents(module, table):
+    functions = [
+        node for node in ast.parse(Path(module.__file__).read_text()).body if isinstance(node, ast.FunctionDef)
+    ]
+    making = {
+        function.name: node
+        for function in functions
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Finding"
+    }
+    assert [function.__name__ for function in table] == list(making)
+    explained = (ROOT / "docs" / "verdicts.md").read_text()
+    for call in making.values():
+        assert ast.literal_eval(call.args[2]).startswith("docs/theory.md ")
+        constants = [node.value for node in ast.walk(call.args[0]) if isinstance(node, ast.Constant)]
+        titles = [text for text in constants if isinstance(text, str) and " " in text]
+        assert titles
+        assert all(f"\n| {title.strip()}" in explained for title in titles)
