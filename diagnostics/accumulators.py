@@ -113,6 +113,7 @@ class Accumulators:
             self._unkept,
             stretches.current,
             stretches.momentum,
+            stretches.unit,
             alternatives.numbers,
             alternatives.members,
             alternatives.stepped,
@@ -253,6 +254,7 @@ def accumulate_all(
     unkept: Array,
     stretch: Array,
     momentum: Array,
+    unit: Array,
     rules: Array,
     imagined: NDArray[np.int64],
     stepped: NDArray[np.bool_],
@@ -302,8 +304,8 @@ def accumulate_all(
             load(v_address, size, members, numel, 0, v[:leading])
             load(g_address, size, members, numel, 0, g[:leading])
             a, z = at_lead, at_lead + leading
-            rows = (momentum[a:z], stretch[0, a:z], stretch[1, a:z], stretch[2, a:z])
-            drift(v[:leading], g[:leading], now, rows)
+            sums_of = (stretch[0, a:z], stretch[1, a:z], stretch[2, a:z], stretch[3, a:z], stretch[4, a:z])
+            drift(v[:leading], g[:leading], now, momentum[a:z], unit[a:z], sums_of)
             if len(rules):
                 n = imagined[p]
                 meet(rule_now, at_rules, v[:n], g[:n], momentum[a : a + n])
@@ -357,10 +359,10 @@ def accumulate_whole(
 
 
 @inner()
-def drift(v: Array, g: Array, now: Array, rows: tuple[Array, ...]) -> None:
-    """Move the momentum of the members of the harm test on, and add e·m, g and e to its open stretch."""
+def drift(v: Array, g: Array, now: Array, m: Array, unit: Array, rows: tuple[Array, ...]) -> None:
+    """Move the momentum of the members of the harm test on, and add e·m, g, e, u² and u³ to its open stretch."""
     lr, gain, scale, eps, beta1, nesterov = now
-    m, sum_em, sum_g, sum_e = rows
+    sum_em, sum_g, sum_e, sum_u2, sum_u3 = rows
     for i in range(len(v)):
         v_i, g_i = v[i], g[i]
         live = (v_i > 0.0) & (v_i < math.inf) & (abs(g_i) < math.inf)
@@ -372,6 +374,10 @@ def drift(v: Array, g: Array, now: Array, rows: tuple[Array, ...]) -> None:
         sum_em[i] += e * (nesterov * g_i + (1.0 - nesterov) * m[i])
         sum_g[i] += g_i
         sum_e[i] += e
+        unit[i] = abs(g_i) if unit[i] == 0.0 else unit[i]
+        u = g_i / unit[i] if unit[i] > 0.0 else 0.0
+        sum_u2[i] += u * u
+        sum_u3[i] += u * u * u
 
 
 # reassoc lets the sums run in vector lanes. No contraction: a fused multiply-add would make e_t - e_{t-1} of two

@@ -18,6 +18,7 @@ from .conditions import Condition, Decision, Growth
 from .drift import Harm, HarmDecision
 from .evidence import Evidence, gather, judged_start
 from .findings import Finding, findings_of, sentence
+from .skewness import Skewness, skewness
 from .trace import Trace
 from .what_if import Alternative, alternatives
 
@@ -73,6 +74,8 @@ class Diagnosis:
     harm: Harm
     what_if: tuple[Alternative, ...]
     """The same decisions under other rules, on the gradients of this run; the first is the run's own."""
+    skewness: tuple[Skewness, ...]
+    """What rare large gradients ask of β2: the whole run, then each tensor; empty for a short run."""
     findings: tuple[Finding, ...]
 
     def __str__(self) -> str:
@@ -151,6 +154,7 @@ def diagnose(trace: Trace) -> Diagnosis:
         growth=evidence.growth,
         harm=evidence.harm,
         what_if=alternatives(trace, evidence.start),
+        skewness=skewness(trace),
         findings=findings_of(evidence),
     )
 

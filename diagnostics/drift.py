@@ -29,7 +29,7 @@ LEVEL = 0.95
 """Of the interval of ρ, and of calling a run harmless."""
 ACCUSING = 0.998
 """Level, two-sided, at which a run is called harmful: one in a thousand by chance, for it is looked at many times."""
-STEP, PULL, MASS = 0, 1, 2  # rows of `Stretches.current`: Σ e m, Σ g, Σ e
+STEP, PULL, MASS, SQUARE, CUBE = range(5)  # rows of `Stretches.current`: Σ e m, Σ g, Σ e, Σ u², Σ u³ with u = g/unit
 
 
 class HarmDecision(StrEnum):
@@ -59,18 +59,20 @@ class Harm:
 
 
 class Stretches:
-    """At most 4K equal stretches of per-coordinate sums of e m, g and e; when all are full, neighbours merge.
+    """At most 4K equal stretches of per-coordinate sums of e m, g, e and more; when all are full, neighbours merge.
 
     The newer half of them is always the last half of the run, to within a stretch, and nothing is kept per step. Closed
     stretches are held in float32: each sum is rounded once per merge (6e-8 of itself), far below the noise that the
     test weighs, and the memory halves.
     """
 
-    def __init__(self, coords: int, rows: int = 3) -> None:
+    def __init__(self, coords: int, rows: int = 5) -> None:
         self.current: Array = np.zeros((rows, coords))
-        """Rows Σ e m, Σ g, Σ e of the open stretch; the caller adds each step's numbers in place."""
+        """The open stretch; the caller adds each step's numbers in place."""
         self.momentum: Array = np.zeros(coords)
         """m, the average of the gradients that e multiplies; the caller moves it on."""
+        self.unit: Array = np.zeros(coords)
+        """abs(g) where it first was not 0, in which u is measured: float32 would not hold every g³."""
         self.closed: NDArray[np.float32] = np.zeros((4 * K, rows, coords), dtype=np.float32)
         self.full = 0
         self.length = 1
@@ -111,10 +113,29 @@ class Stretches:
         last = self.full * self.length
         return (last - k * self.length + 1, last), grams[0], grams[1], grams[2]
 
+    def third(self, sizes: Sequence[tuple[int, float]]) -> Array | None:
+        """Return ⟨q_i, g_j⟩ per tensor, `(tensors, k, k)`, with q = mean(g³)/mean(g²): see `skewness.py`.
+
+        The mean square is that of the whole window; coordinates that never had a gradient contribute nothing.
+        """
+        k = self.full // 2
+        if k < K:
+            return None
+        window = self.closed[self.full - k : self.full].astype(np.float64) / self.length
+        grams, end = np.zeros((len(sizes), k, k)), 0
+        for tensor, (count, scale) in enumerate(sizes):
+            begin, end = end, end + count
+            own = window[:, :, begin:end]
+            square, mass = own[:, SQUARE].mean(axis=0), own[:, MASS].mean(axis=0)
+            usable = np.isfinite(own).all(axis=(0, 1)) & (square > 0) & (mass > 0)
+            weight = mass[usable] * self.unit[begin:end][usable] / square[usable]
+            grams[tensor] = scale * (own[:, CUBE][:, usable] * weight) @ own[:, PULL][:, usable].T
+        return grams
+
     def extend(self, coords: int) -> None:
         """Make room for `coords` more coordinates, which have not stepped so far; replaces `current`."""
         self.current = np.pad(self.current, ((0, 0), (0, coords)))
-        self.momentum = np.pad(self.momentum, (0, coords))
+        self.momentum, self.unit = np.pad(self.momentum, (0, coords)), np.pad(self.unit, (0, coords))
         self.closed = np.pad(self.closed, ((0, 0), (0, 0), (0, coords)))
 
     def state(self) -> dict[str, NDArray[np.generic]]:
@@ -124,6 +145,7 @@ class Stretches:
             "closed": self.closed.copy(),
             "current": self.current.copy(),
             "momentum": self.momentum.copy(),
+            "unit": self.unit.copy(),
         }
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
@@ -136,7 +158,7 @@ class Stretches:
         self.full, self.length, self.taken = (int(value) for value in state["counts"])
         self.closed[:] = state["closed"]
         self.current[:] = state["current"]
-        self.momentum[:] = state["momentum"]
+        self.momentum[:], self.unit[:] = state["momentum"], state["unit"]
 
 
 def _grams(means: Array) -> Array:

@@ -18,6 +18,8 @@ from .evidence import Evidence
 from .finding import NOTHING, Finding, sentence
 from .findings_record import RECORD_FINDINGS
 from .instability import trace_names
+from .skewness import WHOLE, skewness
+from .what_if import alternatives, better
 
 __all__ = ["FINDINGS", "GAUSSIAN_RISE", "NOTHING", "RISES", "Finding", "findings_of", "sentence"]
 
@@ -79,6 +81,46 @@ def harm(e: Evidence) -> Finding | None:
         _harmful_tensors(e),
         (e.harm.first_step, e.harm.last_step),
         "Raise beta2, or use amsgrad=True, AdaShift or ADOPT, which weigh rare large gradients in full.",
+    )
+
+
+def skewed(e: Evidence) -> Finding | None:
+    """Report a β2 that lies below what the skewness of the gradients asks for."""
+    beta2 = e.trace.groups.get("beta2")
+    if e.bias.decision is Decision.HOLDS or beta2 is None or not np.isfinite(beta2[-1:]).any():
+        return None
+    own = float(np.nanmin(beta2[-1]))
+    asking = [s for s in skewness(e.trace) if s.beta2_interval[0] > own]
+    if not asking:
+        return None
+    most = max(asking, key=lambda s: s.beta2)
+    low, high = most.beta2_interval
+    return Finding(
+        "Rare large gradients ask for a larger beta2",
+        f"E[g^3]/(E[g^2] E[g]) is {most.value:.3g} over {most.name}; to first order Adam then climbs below beta2 = "
+        f"{most.beta2:.6g} [{low:.6g}, {high:.6g}], and it runs with {own:.6g}.",
+        "docs/theory.md 4.4",
+        tuple(s.name for s in asking if s.name != WHOLE),
+        e.window,
+        f"Raise beta2 above {high:.6g}, or use amsgrad=True, AdaShift or ADOPT.",
+    )
+
+
+def other_rules(e: Evidence) -> Finding | None:
+    """Report the rules under which the bias condition would hold on the same gradients."""
+    found = alternatives(e.trace, e.start)
+    holding = better(found)
+    if not holding:
+        return None
+    shown = ", ".join(f"{other.rule} {other.c_over_a:.2g}" for other in holding)
+    return Finding(
+        "Other rules would meet the bias condition on these gradients",
+        f"c+/a stands at {found[0].c_over_a:.2g} in the last block as the run was made; on the same gradients it would "
+        f"vanish under: {shown}. Another rule would have met other gradients, so this says nothing of where it ends.",
+        "docs/theory.md 4.5",
+        (),
+        e.window,
+        "Try one of them if you want a certificate; without harm there is no need to.",
     )
 
 
@@ -257,11 +299,13 @@ def _listed(names: Sequence[str]) -> str:
 FINDINGS: tuple[Callable[[Evidence], Finding | None], ...] = (
     broke,
     harm,
+    skewed,
     died_out,
     certificate,
     noise_ball,
     horizon,
     rises,
+    other_rules,
     efficiency,
     unresolved,
     not_yet,

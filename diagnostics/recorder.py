@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from .accumulators import Accumulators
 from .drift import Stretches
+from .efficiency import measure
 from .flight import FlightRecorder
 from .imagined import Alternatives, Imagined
 from .log import Log, MemoryLog, Row, open_log
-from .schedule import Schedule
+from .schedule import PROVED, Schedule
 from .store import build_trace, load, write_meta
 from .trace import COLUMNS, ERRORS, SUMS, Trace
 from .watcher import Watcher
@@ -133,11 +134,18 @@ class Recorder:
         """Write the sums as they stand, thinning older records when they have become too many."""
         self.groups = groups
         self.log.append(self._record_row(groups))
+        if self.step in PROVED:
+            self._measure_efficiency()
         self._recorded = self.step
         if self.schedule.widen(self.step):
             self.log.thin(self.schedule.keeps)
         if time.monotonic() - self._committed > COMMIT_SECONDS:
             self.commit()
+
+    def _measure_efficiency(self) -> None:
+        for row in self._drift_rows():
+            assert row.numbers is not None
+            self._append("efficiency", {}, measure(*row.numbers[:3]))
 
     def _record_row(self, groups: Mapping[str, list[float]]) -> Row:
         for name, value in self._pending:
@@ -191,12 +199,13 @@ class Recorder:
 
     def _drift_rows(self) -> list[Row]:
         leads = [w.coordinates for w in self.watchers]
-        gram = self.stretches.gram([(c.lead, c.numel / max(1, c.lead)) for c in leads])
-        if gram is None:
+        sizes = [(c.lead, c.numel / max(1, c.lead)) for c in leads]
+        gram, third = self.stretches.gram(sizes), self.stretches.third(sizes)
+        if gram is None or third is None:
             return []
         (first, last), *products = gram
         window = {"first_step": self.harm_from + first, "last_step": self.harm_from + last}
-        return [Row("drift", self.segment, self.step, window, np.stack(products))]
+        return [Row("drift", self.segment, self.step, window, np.stack([*products, third]))]
 
     def _what_if_rows(self) -> list[Row]:
         found = self.alternatives.grams()

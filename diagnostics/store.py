@@ -16,7 +16,19 @@ import numpy as np
 from .log import open_log, replace_file
 from .reading import LINES, SQLITE, read_rows, unreadable
 from .rows import Row, pack, unpack
-from .trace import COLUMNS, INSTANTS, SUMMED, Array, DriftRecord, Event, Scalars, TensorInfo, Trace, WhatIfRecord
+from .trace import (
+    COLUMNS,
+    INSTANTS,
+    SUMMED,
+    Array,
+    DriftRecord,
+    Efficiency,
+    Event,
+    Scalars,
+    TensorInfo,
+    Trace,
+    WhatIfRecord,
+)
 
 META = "meta.json"
 FORMAT = 1
@@ -111,6 +123,7 @@ def build_trace(meta: dict[str, Any], rows: Iterable[Row]) -> Trace:
         scalars=scalars_of(records),
         events=events,
         drift=drift[0] if drift else None,
+        efficiency=efficiency_of(by_kind.get("efficiency", []), len(tensors)),
         what_if=what_if_of(meta.get("what_if", []), records, by_kind.get("what_if", [])[-1:]),
         path=paths[0] if paths else None,
     )
@@ -174,11 +187,24 @@ def scalars_of(records: list[Row]) -> dict[str, Scalars]:
 
 def drift_of(row: Row, tensors: int) -> DriftRecord:
     """Return the drift record of a row; tensors added after it contribute nothing."""
-    if row.numbers is None or row.numbers.ndim != 4 or len(row.numbers) != 3 or row.numbers.shape[1] > tensors:
-        raise ValueError(f"the drift record of step {row.step} does not have shape (3, tensors, k, k)")
+    if row.numbers is None or row.numbers.ndim != 4 or len(row.numbers) not in (3, 4) or row.numbers.shape[1] > tensors:
+        raise ValueError(f"the drift record of step {row.step} does not have shape (3 or 4, tensors, k, k)")
     missing = tensors - row.numbers.shape[1]
     grams = np.pad(row.numbers, ((0, 0), (0, missing), (0, 0), (0, 0)))
     return DriftRecord(row.facts["first_step"], row.facts["last_step"], *grams)
+
+
+def efficiency_of(rows: list[Row], tensors: int) -> Efficiency | None:
+    """Return the descent efficiency over time; None before the first measurement."""
+    if not rows:
+        return None
+    values = np.full((len(rows), 3 + tensors), math.nan)
+    for row, filled in zip(rows, values, strict=True):
+        if row.numbers is None or not 3 <= len(row.numbers) <= 3 + tensors:
+            raise ValueError(f"the efficiency of step {row.step} does not have 3 to {3 + tensors} numbers")
+        filled[: len(row.numbers)] = row.numbers
+    steps = np.array([row.step for row in rows], dtype=np.int64)
+    return Efficiency(steps, values[:, 0], values[:, 1], values[:, 2], values[:, 3:])
 
 
 def what_if_of(rules: list[str], records: list[Row], products: list[Row]) -> WhatIfRecord | None:
@@ -215,8 +241,14 @@ def rows_of(trace: Trace) -> Iterable[Row]:
     if trace.drift is not None:
         drift = trace.drift
         grams = np.stack([drift.gram_dd, drift.gram_dg, drift.gram_gg])
+        if drift.gram_qg is not None:
+            grams = np.concatenate([grams, drift.gram_qg[None]])
         window = {"first_step": drift.first_step, "last_step": drift.last_step}
         yield Row("drift", 0, drift.last_step, window, grams)
+    if trace.efficiency is not None:
+        known = trace.efficiency
+        for step, *whole, each in zip(known.steps, known.rho, known.low, known.high, known.tensors, strict=True):
+            yield Row("efficiency", 0, int(step), {}, np.array([*whole, *each]))
     if trace.what_if is not None and trace.what_if.grams is not None:
         window = {"first_step": trace.what_if.first_step, "last_step": trace.what_if.last_step}
         yield Row("what_if", 0, trace.what_if.last_step, window, trace.what_if.grams)

@@ -111,7 +111,8 @@ class DriftRecord:
     """What the harm test needs of the last half of the run: inner products between its k stretches, per tensor.
 
     `gram_dd`, `gram_dg`, `gram_gg` have shape `(tensors, k, k)`; entry (i, j) of `gram_dg` is ⟨d_i, g_j⟩ with
-    coordinates weighted by their mean stepsize and scaled up to the whole tensor (see `drift.py`).
+    coordinates weighted by their mean stepsize and scaled up to the whole tensor (see `drift.py`). `gram_qg` has the
+    same of q = mean(g³)/mean(g²) and g (see `skewness.py`).
     """
 
     first_step: int
@@ -119,6 +120,21 @@ class DriftRecord:
     gram_dd: Array
     gram_dg: Array
     gram_gg: Array
+    gram_qg: Array | None = None
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """Descent efficiency ρ over the half of the run before each of `steps`; NaN where it was not resolved.
+
+    `rho` and its 95 % interval are of all tensors together, each `(n,)`; `tensors` has ρ of each, `(n, tensors)`.
+    """
+
+    steps: NDArray[np.int64]
+    rho: Array
+    low: Array
+    high: Array
+    tensors: Array
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,7 @@ class Trace:
     scalars: dict[str, Scalars] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     drift: DriftRecord | None = None
+    efficiency: Efficiency | None = None
     what_if: WhatIfRecord | None = None
     path: Array | None = None
     """Iterates of a simulated run at the records, `(records, seeds, dim)`."""

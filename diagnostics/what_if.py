@@ -1,7 +1,7 @@
 """What other rules would have had on the gradients of this run: the same decisions, side by side (no torch).
 
-The stream is that of the run that was made. Another rule would have gone elsewhere and met other gradients, so an answer
-says what would have stood in the conditions here, not where the run would have ended.
+The stream is that of the run that was made. Another rule would have gone elsewhere and met other gradients, so an
+answer says what would have stood in the conditions here, not where the run would have ended.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def _judge(trace: Trace, r: int, name: str, start: int) -> Alternative:
         last = int(trace.steps[-1])
         harm = undecided("there are too few stretches yet", last, last)
     else:
-        harm = judge_harm(*record.grams[r], record.first_step, record.last_step)
+        dd, dg, gg = record.grams[r]
+        harm = judge_harm(dd, dg, gg, record.first_step, record.last_step)
     return Alternative(name, _last(variance), _last(bias), variance, bias, harm)
 
 

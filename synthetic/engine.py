@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -19,14 +19,15 @@ import numpy as np
 import sympy
 from numpy.typing import NDArray
 
-from ..diagnostics.drift import Stretches
+from ..diagnostics.drift import K, Stretches
+from ..diagnostics.efficiency import measure
 from ..diagnostics.facts import installed_version
 from ..diagnostics.schedule import GEOMETRIC
 from ..diagnostics.store import FORMAT
-from ..diagnostics.trace import COLUMNS, ERRORS, SUMS, DriftRecord, Scalars, TensorInfo, Trace
+from ..diagnostics.trace import COLUMNS, ERRORS, SUMS, DriftRecord, Efficiency, Scalars, TensorInfo, Trace
 from . import loop
 from .compiled import hash_of, module_of
-from .methods import Method, parameters
+from .methods import METHODS, Method, parameters
 from .methods import method as method_of
 from .problem import Problem
 
@@ -36,15 +37,17 @@ CHUNK = 1 << 17
 """Steps whose arrivals and noise are drawn at a time."""
 EXTRAS = ("regret", "descent_made", "descent_intended")
 """Sums kept beside those of a recorded run."""
+LOOKS = 512
+"""Steps, evenly and geometrically spread, at which a schedule is looked at before the run."""
 FEWEST, MOST = 16, 32
 """Stretches of the harm test: the number of full ones lies between, as in a recorded run."""
 
 
 def simulate(
-    problem: Problem,
+    problem: Problem | str,
     method: str | Method = "adam",
-    steps: int = 100_000,
-    lr: float | str = "1/sqrt(t)",
+    steps: float = 100_000,
+    lr: float | str | sympy.Expr = "1/sqrt(t)",
     betas: tuple[float, float] | None = None,
     seeds: int | Sequence[int] = 1,
     *,
@@ -56,9 +59,10 @@ def simulate(
     """Take `steps` steps on a problem, once for each seed, and return the record of all.
 
     Args:
-        problem: what is minimized, and in which order its components arrive.
-        method: a name of `METHODS`, or a `Method` of your own.
-        steps: number of steps T.
+        problem: what is minimized, and in which order its components arrive; or a name that
+            `stepscope list --problems` shows, such as "online".
+        method: a name of `METHODS`, or a `Method` of your own; optimizers of torch are played by `run_suite`.
+        steps: number of steps T, also written 1e6.
         lr: the learning rate α_t, a number or an expression in t and T: "0.5/sqrt(t)", "0.1*(1 + cos(pi*t/T))".
         betas: (β1, β2), for methods that have them.
         seeds: how many runs, with seeds 0, 1, …; or the seeds themselves.
@@ -73,18 +77,16 @@ def simulate(
         ratio is ρ with the true gradient).
 
     Raises:
-        ValueError: for an unknown method or hyper-parameter, a start outside the domain, or an `lr` that is negative
-            or no expression in t and T.
+        ValueError: for an unknown problem, method or hyper-parameter, a count that is not whole, a start outside the
+            domain, or an `lr` that is negative or no expression in t and T.
     """
-    rule = method if isinstance(method, Method) else method_of(method)
+    problem, rule = problem_of(problem), rule_of(method)
+    steps, records = whole("steps", steps, 1), whole("records", records, 0)
+    jobs = jobs and whole("jobs", jobs, 1)
     if "horizon" in rule.defaults:  # a schedule of the method's own ends with the run
         hyper = {"horizon": float(steps)} | hyper
     p = parameters(rule, betas, **hyper)
-    if steps < 1:
-        raise ValueError(f"`steps` must be at least 1, got {steps}.")
-    chosen = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
-    if not chosen:
-        raise ValueError(f"`seeds` must name at least one run, got {seeds!r}.")
+    chosen = seeds_of(seeds)
     x0 = start_of(problem, start)
     rate, record_at = schedule(lr, steps), recorded(steps, records)
     play = Play(problem, rule, p, rate, record_at, steps, x0)
@@ -105,6 +107,7 @@ class Run:
     dx: Array
     f: Array
     stretches: Array
+    unit: Array
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,8 @@ class Play:
             g=np.zeros((count, dim)),
             dx=np.zeros((count, dim)),
             f=np.zeros(count),
-            stretches=np.zeros((self.steps // self.stretch_length + 1, 3, dim)),
+            stretches=np.zeros((self.steps // self.stretch_length + 1, 5, dim)),
+            unit=np.zeros(dim),
         )
         x, e, totals = self.start.copy(), np.zeros(dim), np.zeros(len(SUMS) + len(EXTRAS))
         s, lost, alpha_before = np.zeros((self.method.rows(self.p), dim)), np.zeros_like(totals), np.zeros(1)
@@ -172,6 +176,7 @@ class Play:
                 totals,
                 lost,
                 out.stretches,
+                out.unit,
                 out.sums,
                 out.x,
                 out.e,
@@ -210,36 +215,114 @@ def text_of(rule: Callable[..., None]) -> str:
     return "\n".join(sorted(inspect.getsource(function) for function in around | {rule}))
 
 
+def problem_of(problem: Problem | str) -> Problem:
+    """Return the problem, or the published one of a name."""
+    if isinstance(problem, Problem):
+        return problem
+    from .named import NAMED, named  # it builds on this module
+
+    if isinstance(problem, str):
+        return named(problem).build()
+    what = (
+        f"the class {problem.__name__}" if isinstance(problem, type) else f"an object of type {type(problem).__name__}"
+    )
+    raise ValueError(
+        f"`problem` must be a Problem, such as Problem(['x**2']), or the name of one, such as {', '.join(NAMED)}, "
+        f"got {what}; an OnlineGame is there for optimizers of torch, simulate plays its twin: 'online' or 'theorem1'."
+    )
+
+
+def rule_of(method: str | Method) -> Method:
+    """Return the method, or the one of a name."""
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, str):
+        return method_of(method)
+    what = f"the class {method.__name__}" if isinstance(method, type) else f"an object of type {type(method).__name__}"
+    raise ValueError(
+        f"`method` must be a name, one of {', '.join(METHODS)}, or a Method, got {what}: "
+        "an optimizer of torch is played by run_suite."
+    )
+
+
+def whole(name: str, given: float, least: int) -> int:
+    """Return a count, which may be written as 1e6."""
+    try:
+        if not isinstance(given, str | bool) and given == int(given) and given >= least:
+            return int(given)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"`{name}` must be a whole number, at least {least}, got {given!r}.")
+
+
+def seeds_of(seeds: int | Sequence[int]) -> list[int]:
+    """Return the seeds, or as many as are asked for from 0 up."""
+    try:
+        listed = seeds if isinstance(seeds, Iterable) else range(whole("seeds", seeds, 1))
+        chosen = [whole("seeds", seed, 0) for seed in listed]
+    except ValueError:
+        chosen = []
+    if not chosen:
+        raise ValueError(
+            f"`seeds` must name at least one run: how many, such as 4, or a list of seeds from 0 up, got {seeds!r}."
+        )
+    return chosen
+
+
 def start_of(problem: Problem, start: float | Sequence[float] | None) -> Array:
     """Return the first iterate, `(dim,)`."""
     if start is None:
         return problem.start.copy()
-    x = np.broadcast_to(np.asarray(start, dtype=np.float64), (problem.dim,)).copy()
-    if not ((problem.lower <= x) & (x <= problem.upper)).all():
+    try:
+        x = np.broadcast_to(np.asarray(start, dtype=np.float64), (problem.dim,)).copy()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`start` must be a number or {problem.dim} of them, got {start!r}.") from error
+    if not (np.isfinite(x) & (problem.lower <= x) & (x <= problem.upper)).all():
         raise ValueError(f"`start` must lie in the domain [{problem.lower}, {problem.upper}], got {start}.")
     return x
 
 
-def schedule(lr: float | str, steps: int) -> Callable[[Array], Array]:
+def schedule(lr: float | str | sympy.Expr, steps: int) -> Callable[[Array], Array]:
     """Return α as a function of an array of steps t; `lr` may name t and the horizon T = `steps`."""
     t, horizon = sympy.symbols("t T", positive=True)
-    try:
-        law = sympy.sympify(lr, locals={"t": t, "T": horizon}).subs(horizon, steps)
-        strange = law.free_symbols - {t}
-    except (sympy.SympifyError, TypeError, AttributeError) as error:
-        raise ValueError(f"`lr` must be a number or an expression in t and T, got {lr!r}.") from error
+    law = _law(lr)
+    # By name: t of one assumption is not t of another to SymPy.
+    law = law.xreplace({s: {"t": t, "T": horizon}.get(s.name, s) for s in law.free_symbols}).subs(horizon, steps)
+    strange = law.free_symbols - {t}
     if strange:
         names = ", ".join(sorted(map(str, strange)))
         raise ValueError(f"`lr` must be an expression in t and T alone, got {lr!r} with {names}.")
     formula = sympy.lambdify(t, law, "numpy")
-    ends = np.array([float(law.subs(t, 1)), float(law.subs(t, steps))])
-    if not (np.isfinite(ends) & (ends >= -1e-300)).all():
-        raise ValueError(f"`lr` must be finite and not negative from t = 1 to T = {steps}, got {lr!r}: {ends}.")
 
     def rate(at: Array) -> Array:
         return np.ascontiguousarray(np.broadcast_to(np.asarray(formula(at), dtype=np.float64), at.shape))
 
+    wrong = f"`lr` must be finite and not negative from t = 1 to T = {steps}, got {lr!r}"
+    try:
+        ends = np.array([float(law.subs(t, 1)), float(law.subs(t, steps))])
+        at = np.unique(np.concatenate([np.linspace(1, steps, LOOKS), np.geomspace(1, steps, LOOKS)]).round())
+        with np.errstate(all="ignore"):
+            between = rate(at)
+    except (TypeError, ValueError, NameError) as error:
+        raise ValueError(f"{wrong}, which has no real value at each.") from error
+    if not (np.isfinite(ends) & (ends >= -1e-300)).all():
+        raise ValueError(f"{wrong}: {ends} there.")
+    bad = ~(np.isfinite(between) & (between >= -1e-12 * np.abs(ends).max()))  # a cosine ends below 0 by rounding
+    if bad.any():
+        raise ValueError(f"{wrong}, which is {between[bad][0]:.6g} at t = {at[bad][0]:.0f}.")
     return rate
+
+
+def _law(lr: object) -> sympy.Expr:
+    """Return a learning rate as an expression."""
+    fault: Exception | None = None
+    try:
+        law = sympy.sympify(lr, locals={"t": sympy.Symbol("t", positive=True), "T": sympy.Symbol("T", positive=True)})
+        if isinstance(law, sympy.Expr):
+            return law
+    except Exception as error:  # text may fail to read in any way
+        fault = error
+    raise ValueError(f"`lr` must be a number or an expression in t and T, got {lr!r}.") from fault
 
 
 def recorded(steps: int, records: int) -> NDArray[np.int64]:
@@ -277,6 +360,7 @@ def trace_of(play: Play, seeds: Sequence[int], runs: Sequence[Run]) -> Trace:
         groups={"lr": rates[:, None], **decays},
         scalars=scalars(play, runs, path),
         drift=drift(play, runs),
+        efficiency=efficiency(play, runs),
         path=path,
     )
 
@@ -325,12 +409,29 @@ def scalars(play: Play, runs: Sequence[Run], path: Array) -> dict[str, Scalars]:
 
 def drift(play: Play, runs: Sequence[Run]) -> DriftRecord | None:
     """Return the products between stretches that a recorded run would have left."""
+    return drift_after(play, runs, play.steps // play.stretch_length)
+
+
+def efficiency(play: Play, runs: Sequence[Run]) -> Efficiency | None:
+    """Return ρ of the halves of the run before each of its later stretches."""
+    length = play.stretch_length
+    fulls = range(2 * K, play.steps // length + 1)
+    found = [known for full in fulls if (known := drift_after(play, runs, full)) is not None]
+    if not found:
+        return None
+    values = np.array([measure(known.gram_dd, known.gram_dg, known.gram_gg) for known in found])
+    return Efficiency(length * np.array(fulls), values[:, 0], values[:, 1], values[:, 2], values[:, 3:])
+
+
+def drift_after(play: Play, runs: Sequence[Run], full: int) -> DriftRecord | None:
+    """Return the products between stretches after the first `full` of them."""
     dim, length = play.problem.dim, play.stretch_length
-    full = play.steps // length
     stretches = Stretches(dim * len(runs))
     sums = np.concatenate([run.stretches for run in runs], axis=2)
     with np.errstate(over="ignore", invalid="ignore"):
         stretches.closed[:full] = sums[:full]
+    stretches.unit[:] = np.concatenate([run.unit for run in runs])
     stretches.full, stretches.length = full, length
-    gram = stretches.gram([(dim, 1.0)] * len(runs))
-    return None if gram is None else DriftRecord(*gram[0], *gram[1:])
+    sizes = [(dim, 1.0)] * len(runs)
+    gram = stretches.gram(sizes)
+    return None if gram is None else DriftRecord(*gram[0], *gram[1:], stretches.third(sizes))

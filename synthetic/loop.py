@@ -27,7 +27,8 @@ def advance(
     alpha_before,  # (1,) its learning rate
     totals,  # sums up to here: the columns of `SUMS`, regret, descent made, descent intended
     lost,  # what rounding has cost them
-    stretches,  # (stretches, 3, dim) sums of e·m, g and e
+    stretches,  # (stretches, 5, dim) sums of e·m, g, e, u² and u³ with u = g/unit
+    unit,  # (dim,) abs(g) where it first was not 0
     sums_at,  # outputs, one row a record
     x_at,
     e_at,
@@ -83,6 +84,11 @@ def advance(
                 held[0, j] += step
                 held[1, j] += g_j
                 held[2, j] += e_j
+                if unit[j] == 0.0:
+                    unit[j] = abs(g_j)
+                u = g_j / unit[j] if unit[j] > 0.0 else 0.0
+                held[3, j] += u * u
+                held[4, j] += u * u * u
                 if e0 > 0.0:
                     delta = e_j - e0
                     by_lr = scale * e0 - e0

@@ -1,0 +1,26 @@
+"""Descent efficiency over time: ρ of the half of the run that lay behind each moment, docs/theory.md 4.6 (no torch)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .drift import cross_mean, judge_harm
+
+Array = NDArray[np.float64]
+
+
+def measure(gram_dd: Array, gram_dg: Array, gram_gg: Array) -> Array:
+    """Return ρ with its interval for all tensors together, then ρ of each, `(3 + tensors,)`; NaN where unresolved.
+
+    The arguments are the products between stretches, `(tensors, k, k)`.
+    """
+    dd, dg, gg = (np.nansum(gram, axis=0) for gram in (gram_dd, gram_dg, gram_gg))
+    whole = judge_harm(dd, dg, gg, 0, 0)
+    low, high = whole.interval if math.isfinite(whole.interval[0]) else (math.nan, math.nan)
+    made, intended = cross_mean(gram_dg), cross_mean(gram_gg)
+    with np.errstate(all="ignore"):
+        each = np.where(intended > 0, made / intended, np.nan)
+    return np.array([whole.rho, low, high, *each])
