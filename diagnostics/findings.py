@@ -106,24 +106,6 @@ def skewed(e: Evidence) -> Finding | None:
     )
 
 
-def other_rules(e: Evidence) -> Finding | None:
-    """Report the rules under which the bias condition would hold on the same gradients."""
-    found = alternatives(e.trace, e.start)
-    holding = better(found)
-    if not holding:
-        return None
-    shown = ", ".join(f"{other.rule} {other.c_over_a:.2g}" for other in holding)
-    return Finding(
-        "Other rules would meet the bias condition on these gradients",
-        f"c+/a stands at {found[0].c_over_a:.2g} in the last block as the run was made; on the same gradients it would "
-        f"vanish under: {shown}. Another rule would have met other gradients, so this says nothing of where it ends.",
-        "docs/theory.md 4.5",
-        (),
-        e.window,
-        "Try one of them if you want a certificate; without harm there is no need to.",
-    )
-
-
 def died_out(e: Evidence) -> Finding | None:
     """Report stepsizes whose sum converges, before or after the gradients died."""
     if not e.died_out:
@@ -209,6 +191,24 @@ def rises(e: Evidence) -> Finding | None:
         _largest(e, e.increment("c_plus")),
         e.window,
         RISING_ADVICE[max(parts, key=lambda name: parts[name])] if shares else RISING_ADVICE["rise_v"],
+    )
+
+
+def other_rules(e: Evidence) -> Finding | None:
+    """Report the rules under which the bias condition would hold on the same gradients."""
+    found = alternatives(e.trace, e.start)
+    holding = better(found)
+    if not holding:
+        return None
+    shown = ", ".join(f"{other.rule} {other.c_over_a:.2g}" for other in holding)
+    return Finding(
+        "Other rules would meet the bias condition on these gradients",
+        f"c+/a stands at {found[0].c_over_a:.2g} in the last block as the run was made; on the same gradients it would "
+        f"vanish under: {shown}. Another rule would have met other gradients, so this says nothing of where it ends.",
+        "docs/theory.md 4.5",
+        (),
+        e.window,
+        "Try one of them if you want a certificate; without harm there is no need to.",
     )
 
 
