@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line on `argv` (default: the process's own) and return its exit code."""
     parser = _parser()
     try:
-        arguments = parser.parse_args(argv)
+        arguments = _parse(parser, sys.argv[1:] if argv is None else argv)
         if arguments.command is None:
             parser.print_help()
             return FINE
@@ -56,6 +57,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         return 130
+
+
+def _parse(parser: _Parser, argv: Sequence[str]) -> argparse.Namespace:
+    """Parse, with settings NAME=VALUE also behind options, and `--start -1,1` as well as `--start=-1,1`."""
+    joined: list[str] = []
+    for token in argv:
+        negative = re.fullmatch(r"-[\d.][\d.,e+-]*", token) is not None
+        if negative and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += f"={token}"
+        else:
+            joined.append(token)
+    arguments, rest = parser.parse_known_args(joined)
+    strange = [token for token in rest if not (hasattr(arguments, "settings") and re.match(r"[^-=]+=", token))]
+    if strange:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if rest:
+        arguments.settings = [*arguments.settings, *rest]
+    return arguments
 
 
 class _Parser(argparse.ArgumentParser):
@@ -123,6 +142,9 @@ def _add_worlds(commands: argparse._SubParsersAction[_Parser]) -> None:
     suite.add_argument("spec", metavar="SPEC", help="its dotted name: torch.optim.Adam")
     _add_settings(suite, "its settings: betas=0.9,0.99")
     suite.add_argument("--steps", type=_whole, default=100_000, help="default: 100000")
+    suite.add_argument("--seeds", type=_whole, help="runs of a problem that has chance in it; default: 16")
+    about = "one problem of its table, such as 'reddi online'; again for another; default: all"
+    suite.add_argument("--problem", action="append", metavar="NAME", help=about)
     suite.add_argument("--json", action="store_true", help="print JSON")
 
     claims = commands.add_parser("claims", help="check what papers and theory predict against what is observed")

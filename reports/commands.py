@@ -43,9 +43,10 @@ def simulate(
     from ..synthetic.named import named
 
     entry, pair = named(problem), None
+    betas, settings = _betas(betas, settings)
     if betas is not None:
         if len(betas) != 2:
-            raise ValueError(f"`--betas` must be two numbers, 0.9,0.99 say, got {len(betas)}.")
+            raise ValueError(f"`betas` must be two numbers, 0.9,0.99 say, got {len(betas)}.")
         pair = (betas[0], betas[1])
     hyper: dict[str, Any] = _hyper(settings)
     trace = play(entry.build(), method, steps, lr or entry.lr, pair, seeds, start=start, **hyper)
@@ -134,11 +135,14 @@ def _told(diagram: Phase, path: Path) -> str:
     return "\n".join(lines)
 
 
-def suite(spec: str, settings: Sequence[str], steps: int, **_: object) -> Found:
+def suite(
+    spec: str, settings: Sequence[str], steps: int, seeds: int | None, problem: Sequence[str] | None, **_: object
+) -> Found:
     """Turn the suite on a torch optimizer."""
     from ..synthetic.suite import optimizer_from_spec, run_suite
 
-    result = run_suite(optimizer_from_spec(spec, settings), steps=steps, progress=sys.stderr.isatty())
+    optimizer = optimizer_from_spec(spec, settings)
+    result = run_suite(optimizer, problem, steps=steps, seeds=seeds, progress=sys.stderr.isatty())
     return Found(_coloured(result), result.to_dict(), bool(result.exit_code))
 
 
@@ -213,6 +217,20 @@ def _span(text: str, axis: str) -> Span:
     except ValueError as fault:
         raise ValueError(f"`--{axis}` must read NAME=LOW,HIGH, lr=0.1,10 say, got {text!r}.") from fault
     return name, low, high
+
+
+def _betas(
+    betas: tuple[float, ...] | None, settings: Sequence[str]
+) -> tuple[tuple[float, ...] | None, Sequence[str]]:
+    """Take betas=0.9,0.99 out of the settings: so it is written for `suite`, and may be here."""
+    given = [setting.partition("=")[2] for setting in settings if setting.startswith("betas=")]
+    rest = [setting for setting in settings if not setting.startswith("betas=")]
+    if not given:
+        return betas, rest
+    try:
+        return tuple(float(part) for part in given[-1].split(",")), rest
+    except ValueError:
+        raise ValueError(f"`betas` must be two numbers, 0.9,0.99 say, got {given[-1]!r}.") from None
 
 
 def _hyper(settings: Sequence[str]) -> dict[str, float]:
