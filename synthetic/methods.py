@@ -98,11 +98,10 @@ def parameters(method: Method, betas: tuple[float, float] | None = None, **hyper
     chosen = dict(hyper)
     if betas is not None:
         twice = sorted({first, "beta2"} & set(hyper))
-        if len(betas) != 2 or twice:
-            raise ValueError(
-                f"`betas` must be one pair ({first}, beta2), got {betas} and {twice or 'nothing'} beside it."
-            )
-        chosen.update({first: betas[0], "beta2": betas[1]})
+        if isinstance(betas, str) or np.shape(betas) != (2,) or twice:
+            beside = f" and {' and '.join(twice)} beside it" if twice else ""
+            raise ValueError(f"`betas` must be one pair ({first}, beta2), such as (0.9, 0.999), got {betas!r}{beside}.")
+        chosen.update(zip((first, "beta2"), betas, strict=True))
     for name, value in chosen.items():
         if name not in method.defaults:
             known = ", ".join(method.defaults) or "none"
@@ -112,10 +111,14 @@ def parameters(method: Method, betas: tuple[float, float] | None = None, **hyper
 
 
 def check(name: str, value: float) -> None:
-    """Raise ValueError where a hyper-parameter lies outside its range."""
+    """Raise ValueError where a hyper-parameter is no number or lies outside its range."""
     inside, words = RANGES.get("beta" if name.startswith("beta") else name, (lambda x: x >= 0.0, "a number from 0 up"))
-    if not inside(value):
-        raise ValueError(f"`{name}` must be {words}, got {value}.")
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not inside(number):
+        raise ValueError(f"`{name}` must be {words}, got {value!r}.")
 
 
 RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {

@@ -48,10 +48,10 @@ class TwoPoint:
     probability: float
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.high):
-            raise ValueError(f"`high` must be finite, got {self.high}.")
-        if not 0 < self.probability < 1:
-            raise ValueError(f"`probability` must lie in (0, 1), got {self.probability}.")
+        if not math.isfinite(_number(self.high)):
+            raise ValueError(f"`high` must be finite, got {self.high!r}.")
+        if not 0 < _number(self.probability) < 1:
+            raise ValueError(f"`probability` must lie in (0, 1), got {self.probability!r}.")
 
     @property
     def low(self) -> float:
@@ -76,8 +76,8 @@ class HeavyTailed:
 
     def __post_init__(self) -> None:
         _positive("scale", self.scale)
-        if not (self.tail > 1 and math.isfinite(self.tail)):
-            raise ValueError(f"`tail` must be above 1, or the noise has no mean, got {self.tail}.")
+        if not 1 < _number(self.tail) < math.inf:
+            raise ValueError(f"`tail` must be above 1, or the noise has no mean, and finite, got {self.tail!r}.")
 
     def stream(self, dim: int, rng: np.random.Generator) -> Callable[[int], Array]:
         """Return a function that gives the noise of the next k steps, `(k, dim)`."""
@@ -90,6 +90,26 @@ class HeavyTailed:
         return take
 
 
-def _positive(name: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"`{name}` must be positive and finite, got {value}.")
+def _positive(name: str, value: object) -> None:
+    if not 0 < _number(value) < math.inf:
+        raise ValueError(f"`{name}` must be positive and finite, got {value!r}.")
+
+
+def _number(value: object) -> float:
+    """Return a number as a float; NaN, which no range holds, where it is none."""
+    try:
+        return math.nan if isinstance(value, str | bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def require_noise(noise: object) -> None:
+    """Raise ValueError for what is no law of noise."""
+    if noise is None or (callable(getattr(noise, "stream", None)) and not isinstance(noise, type)):
+        return
+    given = noise.__name__ if isinstance(noise, type) else repr(noise)
+    wanted = f"Gaussian({given})" if _number(noise) > 0 else "Gaussian(0.1)"
+    raise ValueError(
+        f"`noise` must be a law of noise with a method `stream`, or None, got {given}: "
+        f"write {wanted}, TwoPoint(10, 0.01) or HeavyTailed(1.5), for example."
+    )

@@ -17,13 +17,15 @@ from .arrivals import Arrival, Random
 from .compiled import module_of
 from .constants import Fact
 from .kernels import Function
-from .noise import Noise
+from .noise import Noise, require_noise
 from .pieces import Piece, derivative, joined, merged, mixture, pieces, tidy
 
 Array = NDArray[np.float64]
 Kernel = Callable[[int, Array, Array], float]
 Terms = tuple[tuple[Piece, ...], ...]
 
+ENDLESS = (sympy.nan.func, sympy.oo.func, (-sympy.oo).func, sympy.zoo.func)
+"""What a component has no place for: an infinite number, or none."""
 COMPILED = ("kernel", "_plain")
 """What is made anew in another process instead of being sent there."""
 
@@ -44,8 +46,8 @@ class Problem:
         name: for tables and reports.
 
     Raises:
-        ValueError: for components that are no expressions in the variables or are not differentiable inside the
-            domain, an empty domain, a start outside it, or an order of arrival that does not fit.
+        ValueError: for components that are no real expressions in the variables or have no finite gradient somewhere
+            on the closed domain, an empty domain, a start outside it, or an order of arrival that does not fit.
 
     >>> import sympy
     >>> from stepscope.synthetic.arrivals import Cyclic
@@ -70,6 +72,8 @@ class Problem:
         self.variables: tuple[sympy.Symbol, ...] = _variables(given, variables)
         self.dim = len(self.variables)
         self.arrival, self.noise, self.name = arrival, noise, name
+        _require_arrival(arrival)
+        require_noise(noise)
         self.lower, self.upper = _box(domain, self.dim)
         self.start = _start(start, self.lower, self.upper)
         self.weights: Array = np.asarray(arrival.weights(len(given)), dtype=np.float64)
@@ -77,9 +81,7 @@ class Problem:
         # Calculus needs real symbols; by name, because x of one assumption is not x of another to SymPy.
         self._x = tuple(sympy.Symbol(v.name, real=True) for v in self.variables)
         real = {v.name: r for v, r in zip(self.variables, self._x, strict=True)}
-        self._f = tuple(
-            sympy.nsimplify(f, rational=True).xreplace({s: real[s.name] for s in f.free_symbols}) for f in given
-        )
+        self._f = tuple(_real(i, f, real) for i, f in enumerate(given))
         self.components: tuple[sympy.Expr, ...] = tuple(self._public(f) for f in self._f)
         parts = [separated(f, self._x) for f in self._f]
         self._terms = tuple(terms and tuple(merged(part) for part in terms) for terms in parts)
@@ -138,7 +140,8 @@ class Problem:
 
     @cached_property
     def _optimum(self) -> Fact[Array]:
-        return constants.optimum(self._objective, self._x, self._bounds, self.start)
+        written = sympy.Add(*(exact(w) * f for w, f in zip(self.weights, self._f, strict=True)))
+        return constants.optimum(self._objective, written, self._x, self._bounds, self.start)
 
     @property
     def optimum(self) -> Array | None:
@@ -308,13 +311,13 @@ def latex(problem: Problem) -> str:
 
 
 def _expressions(components: Sequence[sympy.Expr | str | float]) -> list[sympy.Expr]:
-    if isinstance(components, str | sympy.Basic) or not len(components):
+    if isinstance(components, str | sympy.Basic) or not np.iterable(components) or not list(components):
         raise ValueError(f"`components` must be a list of at least one expression, got {components!r}.")
     out = []
     for i, component in enumerate(components):
         try:
             expr = sympy.sympify(component)
-        except (sympy.SympifyError, TypeError, AttributeError) as error:
+        except Exception as error:  # text may fail to read in any way
             raise ValueError(
                 f"component {i} must be a SymPy expression, or text that reads as one, got {component!r}."
             ) from error
@@ -322,6 +325,32 @@ def _expressions(components: Sequence[sympy.Expr | str | float]) -> list[sympy.E
             raise ValueError(f"component {i} must be a SymPy expression with a value, got {component!r}.")
         out.append(expr)
     return out
+
+
+def _real(i: int, given: sympy.Expr, real: Mapping[str, sympy.Symbol]) -> sympy.Expr:
+    """Return a component in real symbols and exact numbers, refused where it has no real value or no derivative."""
+    f = sympy.nsimplify(given, rational=True).xreplace({s: real[s.name] for s in given.free_symbols})
+    f = f.replace(sympy.sinc, lambda u: sympy.sin(u) / u)  # which is what is compiled
+    if f.has(sympy.I):
+        f = sympy.expand(f, complex=True)
+    for strange, what in ((f.atoms(sympy.core.numbers.ImaginaryUnit), "real"), (f.atoms(*ENDLESS), "finite")):
+        if strange:
+            raise ValueError(f"component {i} must be {what}, got {given} with {strange.pop()}: leave that out.")
+    if any(sympy.diff(f, x).has(sympy.Derivative, sympy.Subs) for x in real.values()):
+        raise ValueError(
+            f"component {i} is {given}, whose derivative is not known or has no counterpart in Python's `math`: "
+            "write it with functions that have one, such as exp, log, sqrt, sin or erf."
+        )
+    return f
+
+
+def _require_arrival(arrival: object) -> None:
+    if isinstance(arrival, type) or not all(callable(getattr(arrival, name, None)) for name in ("weights", "stream")):
+        given = arrival.__name__ if isinstance(arrival, type) else repr(arrival)
+        raise ValueError(
+            "`arrival` must be an order of arrival, such as Random(), Cyclic([0, 1, 1]) or Shuffled(), "
+            f"or have their methods `weights` and `stream`, got {given}."
+        )
 
 
 def _variables(
@@ -335,9 +364,11 @@ def _variables(
             f'`variables` must name the variables in their order, such as "{" ".join(sorted(free)) or "x"}": '
             f"the components have {len(free) or 'none'} of them."
         )
-    listed = [variables] if isinstance(variables, sympy.Symbol) else variables
+    listed: Any = [variables] if isinstance(variables, sympy.Symbol) else variables
     if isinstance(listed, str):
         listed = listed.replace(",", " ").split()
+    if not np.iterable(listed) or not all(isinstance(v, str | sympy.Symbol) for v in listed):
+        raise ValueError(f'`variables` must be symbols or their names, such as "x y", got {variables!r}.')
     # A symbol as it stands in the components is the one that the user will substitute.
     named = tuple(free.get(str(v), v if isinstance(v, sympy.Symbol) else sympy.Symbol(str(v))) for v in listed)
     if not named or len({v.name for v in named}) < len(named):
@@ -380,7 +411,10 @@ def _start(start: float | Sequence[float] | None, lower: Array, upper: Array) ->
         finite = np.isfinite(lower) & np.isfinite(upper)
         middle = np.where(finite, lower, 0.0) / 2 + np.where(finite, upper, 0.0) / 2
         return np.where(finite, middle, np.clip(1.0, lower, upper))
-    given = np.asarray(start, dtype=np.float64)
+    try:
+        given = np.asarray(start, dtype=np.float64)
+    except (TypeError, ValueError):
+        given = np.zeros((0, 0))
     if given.shape not in ((), (1,), lower.shape):
         raise ValueError(f"`start` must be a number or {len(lower)} of them, got {start!r}.")
     x = np.broadcast_to(given, lower.shape).copy()

@@ -1,5 +1,6 @@
 """The compiled loop is the plain loop, and a simulated run is judged like a recorded one."""
 
+import math
 import subprocess
 import sys
 
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 
 from stepscope import Monitor, Trace
 from stepscope.diagnostics.trace import SUMS
-from stepscope.synthetic import engine
+from stepscope.synthetic import ONLINE, engine
 from stepscope.synthetic.arrivals import Cyclic, Random, Shuffled
 from stepscope.synthetic.engine import simulate
 from stepscope.synthetic.methods import METHODS, method, parameters
+from stepscope.synthetic.named import NAMED
 from stepscope.synthetic.noise import Gaussian
 from stepscope.synthetic.problem import Problem
 from stepscope.synthetic.reference import reference
@@ -166,3 +168,76 @@ def test_a_second_process_starts_from_the_cache(tmp_path, monkeypatch):
         for _ in range(2)
     ]
     assert hits == [0, 1]
+
+
+# what a caller may write
+
+
+def test_a_problem_may_be_named():
+    """A name that the command line lists is the problem that it builds."""
+    by_name = simulate("theorem1", "adam_plain", 300, "0.5/sqrt(t)", (0.0, 0.1))
+    built = simulate(NAMED["theorem1"].build(), "adam_plain", 300, "0.5/sqrt(t)", (0.0, 0.1))
+    assert (by_name.path == built.path).all()
+
+
+@pytest.mark.parametrize("steps", [40.0, np.int64(40), np.float64(40)])
+def test_counts_may_be_written_as_floats(steps):
+    trace = simulate(GAME, "adam", steps, seeds=np.int64(2), records=8.0)
+    assert trace.steps[-1] == 40
+    assert trace.x.shape == (2, 1)
+
+
+@pytest.mark.parametrize("assumptions", [{}, {"real": True}, {"positive": True}, {"integer": True}])
+def test_symbols_of_a_schedule_are_known_by_their_names(assumptions):
+    t, last = (sympy.Symbol(name, **assumptions) for name in "tT")
+    steps = np.arange(1.0, 101.0)
+    np.testing.assert_allclose(engine.schedule(1 / sympy.sqrt(t), 100)(steps), steps**-0.5, rtol=1e-15)
+    cosine = engine.schedule((1 + sympy.cos(sympy.pi * t / last)) / 20, 100)
+    np.testing.assert_allclose(cosine(steps), (1 + np.cos(np.pi * steps / 100)) / 20, atol=1e-16)
+
+
+SENTENCES = {
+    "a list for a problem": ({"problem": ["x**2"]}, "`problem` must be a Problem.* type list"),
+    "the game of torch": ({"problem": ONLINE}, "type OnlineGame.* 'online'"),
+    "an unknown problem": ({"problem": "onlin"}, "choose from online"),
+    "no problem": ({"problem": Problem}, "the class Problem"),
+    "a class of torch": ({"method": torch.optim.Adam}, "`method` must be .*adam.*the class Adam.*run_suite"),
+    "an optimizer": (
+        {"method": torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)},
+        "`method` must be .*type SGD.*run_suite",
+    ),
+    "no method": ({"method": None}, "`method` must be .*NoneType"),
+    "one beta": ({"betas": 0.9}, r"`betas` must be one pair \(beta1, beta2\).*got 0.9"),
+    "three betas": ({"betas": (0.9, 0.9, 0.9)}, "`betas` must be one pair"),
+    "words for betas": ({"betas": "ab"}, "`betas` must be one pair"),
+    "a word for a beta": ({"betas": (0.9, "b")}, r"`beta2` must be in \[0, 1\), got 'b'"),
+    "nothing for eps": ({"eps": None}, "`eps` must be a number from 0 up, got None"),
+    "two eps": ({"eps": (1e-8, 1e-8)}, "`eps` must be a number"),
+    "half a step": ({"steps": 10.5}, "`steps` must be a whole number, at least 1, got 10.5"),
+    "a word of steps": ({"steps": "1000"}, "`steps` must be a whole number"),
+    "endless": ({"steps": math.inf}, "`steps` must be a whole number"),
+    "true": ({"steps": True}, "`steps` must be a whole number"),
+    "a word of records": ({"records": "all"}, "`records` must be a whole number"),
+    "a word of jobs": ({"jobs": "many"}, "`jobs` must be a whole number"),
+    "half a seed": ({"seeds": [0.5]}, "`seeds` must name at least one run"),
+    "a negative seed": ({"seeds": [0, -1]}, "`seeds` must name at least one run"),
+    "seeds without a number": ({"seeds": None}, "`seeds` must name at least one run"),
+    "a word for a start": ({"start": "zero"}, "`start` must be a number or 1 of them, got 'zero'"),
+    "too many starts": ({"start": [0, 0]}, r"`start` must be a number or 1 of them, got \[0, 0\]"),
+    "no start": ({"start": math.nan}, "`start` must lie in the domain"),
+    "a list for lr": ({"lr": [0.1]}, "`lr` must be a number or an expression in t and T"),
+    "a function for lr": ({"lr": lambda t: 0.1}, "`lr` must be a number or an expression in t and T"),
+    "a condition for lr": ({"lr": "t < 3"}, "`lr` must be a number or an expression in t and T"),
+    "an imaginary lr": ({"lr": "I*t"}, "`lr` must be finite and not negative"),
+    "an lr that is real later": ({"lr": "log(t - 5)"}, "`lr` must be finite and not negative"),
+    "an lr with a pole": ({"lr": "1/(t - 5)**2"}, r"`lr` must be finite and not negative.*is inf at t = 5"),
+    "an lr that dips": ({"lr": "0.1 + 0.2*cos(t/2)"}, r"`lr` must be finite and not negative.*at t = 5"),
+}
+
+
+@pytest.mark.parametrize("case", SENTENCES)
+def test_what_cannot_be_played_is_told_in_one_sentence(case):
+    arguments, message = SENTENCES[case]
+    with pytest.raises(ValueError, match=message) as told:
+        simulate(**({"problem": GAME, "steps": 10} | arguments))
+    assert "\n" not in str(told.value)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepscope.synthetic.noise import Gaussian, HeavyTailed, TwoPoint
+from stepscope.synthetic.noise import Gaussian, HeavyTailed, TwoPoint, require_noise
 
 # law, E|ξ|² and E ξ³; None where it does not exist
 LAWS = {
@@ -75,6 +75,15 @@ def test_coordinates_are_drawn_apart(name):
         (lambda: TwoPoint(math.inf, 0.5), "`high` must be finite"),
         (lambda: HeavyTailed(1.0), "`tail` must be above 1"),
         (lambda: HeavyTailed(2.0, -1.0), "`scale` must be positive"),
+        (lambda: Gaussian("0.1"), "`scale` must be positive and finite, got '0.1'"),
+        (lambda: Gaussian([0.1, 0.2]), "`scale` must be positive"),
+        (lambda: Gaussian(True), "`scale` must be positive"),
+        (lambda: TwoPoint(None, 0.5), "`high` must be finite, got None"),
+        (lambda: TwoPoint(1.0, "half"), "`probability` must lie in"),
+        (lambda: HeavyTailed("heavy"), "`tail` must be above 1"),
+        (lambda: require_noise(0.1), r"`noise` must be a law .* got 0.1: write Gaussian\(0.1\)"),
+        (lambda: require_noise(-2), r"`noise` must be a law .* got -2: write Gaussian\(0.1\)"),
+        (lambda: require_noise(np.random.default_rng(0).normal), "`noise` must be a law"),
     ],
 )
 def test_errors_say_what_was_expected(make, said):

@@ -103,7 +103,7 @@ def test_known_optima_and_constants(name):
     got = (problem.lipschitz, problem.component_lipschitz, problem.gradient_bound)
     for mine, known in zip(got, (smoothness, components, bound), strict=True):
         assert mine == known if known is None else math.isclose(mine, known, rel_tol=1e-12)
-    assert any(note.startswith("H: ") for note in problem.notes) == (bound is None)
+    assert any(note.startswith("H: the gradient") for note in problem.notes) == (bound is None)
     np.testing.assert_allclose(problem.weights @ problem.optimal_values, problem.minimum, rtol=1e-12, atol=1e-12)
 
 
