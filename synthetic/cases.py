@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import sympy
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 from .arrivals import Cyclic, Random, Shuffled
+from .frozen import RESOLVED, frozen_drift
 from .noise import Gaussian
 from .problem import Problem
 
 Array = NDArray[np.float64]
-
-RESOLVED = 4.0  # standard errors: a false sign once in 30000
-FROZEN_STEPS = 200_000
-BATCHES = 20
-BURN_IN = 30.0  # of the longer memory: e^-30 of the start is left
 
 
 class Outcome(StrEnum):
@@ -34,20 +29,20 @@ class Outcome(StrEnum):
     SHORT = "short"
     """Neither solved nor wrong."""
     WRONG = "wrong"
-    """Seven eighths of the seeds end farther from the optimum than they started."""
+    """Farther from the optimum than at the start, more seeds than chance explains, and not on the way back."""
     BROKEN = "broken"
     """The optimizer raised, or left a parameter that is not finite."""
 
 
 class Nature(StrEnum):
-    """What decides how Adam, with a constant β2, ends on a problem."""
+    """What decides how a method with constant decay rates ends on a problem."""
 
     DRIFT = "drift"
     """The sign of its mean step at a frozen point: the stepsizes correlate with the gradients."""
     CYCLE = "cycle"
-    """The learning rate does not fall: it ends in a limit cycle."""
+    """The learning rate does not fall: Adam ends in a limit cycle."""
     TAME = "tame"
-    """Nothing: it converges."""
+    """Nothing: Adam converges."""
 
 
 @dataclass(frozen=True)
@@ -106,38 +101,18 @@ class Case:
         arrivals, noise = (np.random.default_rng([seed, key, which]) for which in (0, 1))
         return arrivals, noise
 
-    def adam_ends(self, beta1: float, beta2: float) -> Outcome | None:
-        """Return how Adam with these β ends for T → ∞; None where its drift is not resolved."""
-        if self.nature is not Nature.DRIFT:
-            return Outcome.SHORT if self.nature is Nature.CYCLE else Outcome.SOLVED
-        x = float(self.problem.start[0]) if self.probe is None else self.probe
-        mean, error = frozen_drift(self.problem, x, beta1, beta2)
-        if abs(mean) <= RESOLVED * error:
-            return None
-        return Outcome.SOLVED if mean * (x - self.optimum[0]) > 0 else Outcome.WRONG
+    def drifts(self, method: str, hyper: Mapping[str, float]) -> Outcome | None:
+        """Return where the drift takes a method of `METHODS` for T → ∞; None where it is not resolved, or not asked."""
+        return None if self.nature is not Nature.DRIFT else _drifts(self, method, tuple(sorted(hyper.items())))
 
 
-def frozen_drift(problem: Problem, x: float, beta1: float, beta2: float, seed: int = 0) -> tuple[float, float]:
-    """Return the mean of m_t/√v_t with the iterate held at x, and its standard error from the means of batches.
-
-    By averaging, −Σα_t times this mean is where Adam (eps = 0) goes as α → 0; only in one variable. A stretch of a
-    whole number of periods makes the mean exact to rounding for a cyclic order.
-    """
-    arrivals, noises = (np.random.default_rng([seed, which]) for which in (0, 1))
-    batch = FROZEN_STEPS // BATCHES
-    if isinstance(problem.arrival, Cyclic):
-        batch = math.ceil(batch / len(problem.arrival.order)) * len(problem.arrival.order)
-    start = math.ceil(BURN_IN / (1 - max(beta1, beta2)))
-    n = len(problem.components)
-    gradients = np.array([problem.gradient(i, np.array([x]))[0] for i in range(n)])
-    g = gradients[problem.arrival.stream(n, arrivals)(start + BATCHES * batch)]
-    if problem.noise is not None:
-        g = g + problem.noise.stream(1, noises)(len(g))[:, 0]
-    m = lfilter([1 - beta1], [1, -beta1], g)[start:]
-    v = lfilter([1 - beta2], [1, -beta2], g * g)[start:]
-    means = np.divide(m, np.sqrt(v), out=np.zeros_like(m), where=v > 0).reshape(BATCHES, batch).mean(axis=1)
-    # A relative 1e-9 of the typical step stands for what the filters round.
-    return float(means.mean()), float(means.std(ddof=1) / math.sqrt(BATCHES)) + 1e-9
+@lru_cache(maxsize=256)
+def _drifts(case: Case, method: str, hyper: tuple[tuple[str, float], ...]) -> Outcome | None:
+    x = float(case.problem.start[0]) if case.probe is None else case.probe
+    mean, error = frozen_drift(case.problem, x, method, dict(hyper))
+    if abs(mean) <= RESOLVED * error:
+        return None
+    return Outcome.SOLVED if mean * (x - case.optimum[0]) > 0 else Outcome.WRONG
 
 
 def inverse_root(alpha: float, period: int = 1) -> Callable[[Array], Array]:

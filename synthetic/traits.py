@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .cases import Case, Outcome
+from .cases import Case, Nature, Outcome
 
 Array = NDArray[np.float64]
 MakeOptimizer = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
@@ -19,6 +19,23 @@ MakeOptimizer = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 TRIAL_STEPS, COORDINATES = 64, 6
 EXACT = 1e-12
 """Vectorised and single roots may differ in the last bit; coupled coordinates differ by far more."""
+LATE = 1e6
+"""A step at which a law that falls has fallen to less than half."""
+
+CONVERGE, ADAM = ("sgd", "adagrad", "amsgrad_torch"), ("adam", "rmsprop")
+PACKAGE = "pytorch_optimizer"
+PUBLIC: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "Adai": ("adai", {"eps": "eps"}),
+    "AdaBelief": ("adabelief", {"eps": "eps"}),
+    "AdaShift": ("adashift", {"eps": "eps", "keep_num": "n"}),
+    "ADOPT": ("adopt", {"eps": "eps"}),
+    "Yogi": ("yogi", {"eps": "eps", "initial_accumulator": "initial"}),
+}
+"""Classes of that package: our method of the same rule, and which of its hyper-parameters a group's entries are."""
+DEFAULTS: Mapping[str, object] = {"dampening": 1.0, "clip_lambda": 2.0}
+"""What that package's settings must be, or give at 16, for its class to be our method."""
+VARIANTS = ("weight_decay", "maximize", "rectify", "ams_bound", "cautious", "centered")
+"""Settings that make another method of a class unless they are zero or false."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +43,10 @@ class Traits:
     """Facts about an optimizer that decide how the suite plays with it and what theory expects."""
 
     name: str
-    family: str | None
-    """"sgd", "adagrad", "amsgrad" or "adam" for torch's classes without weight decay; None: theory has no word."""
-    beta1: float
-    beta2: float
+    method: str | None
+    """Its name in `METHODS`, for classes without weight decay of torch and pytorch_optimizer; None for all others."""
+    hyper: Mapping[str, float]
+    """The method's hyper-parameters."""
     elementwise: bool
     """Whether a coordinate moves the same alone, in another place, or in another tensor."""
     proportional: bool
@@ -38,20 +55,27 @@ class Traits:
     """Whether the steps shrink by themselves at a constant lr and gradient, as with Adagrad."""
 
     def expects(self, case: Case) -> Outcome | None:
-        """Return how theory says that this class ends on a case for T → ∞; None where it does not say."""
-        if self.family is None:
+        """Return how theory says that this class ends on a case for T → ∞; None where it does not say.
+
+        SGD, Adagrad and AMSGrad converge on all cases. Of others the drift tells; Adam is known on tame cases as well.
+        """
+        if self.method in CONVERGE:
+            return Outcome.SOLVED
+        if self.method is None or case.nature is Nature.DRIFT:
+            return None if self.method is None else case.drifts(self.method, self.hyper)
+        if self.method not in ADAM:
             return None
-        return case.adam_ends(self.beta1, self.beta2) if self.family == "adam" else Outcome.SOLVED
+        return Outcome.SHORT if case.nature is Nature.CYCLE else Outcome.SOLVED
 
     def rate(self, case: Case, t: Array) -> Array:
         """Return the case's α_t as this optimizer needs it, so that its steps are of that size.
 
-        For one that anneals, √t is given back where the law falls with it. For a proportional one the unit is the
-        mean size of the components' gradients at the start.
+        To one that anneals a law that falls is given as the constant that it is a 1/√t of, late in the run. For a
+        proportional one the unit is the mean size of the components' gradients at the start.
         """
-        rate = case.rate(t)
-        if self.anneals:
-            rate = case.rate(np.ones(1)) * np.ones(len(t))
+        rate, (first, late) = case.rate(t), case.rate(np.array([1.0, LATE]))
+        if self.anneals and late < first / 2:
+            rate = np.full(len(t), late * np.sqrt(LATE))
         return rate / gradient_size(case) if self.proportional else rate
 
 
@@ -72,9 +96,9 @@ def measure(factory: MakeOptimizer) -> Traits:
         ValueError: if `factory` does not return a torch optimizer.
     """
     optimizer = made(factory, [torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))])
-    family, beta1, beta2 = declared(optimizer)
+    method, hyper = declared(optimizer)
     return Traits(
-        type(optimizer).__name__, family, beta1, beta2, elementwise(factory), proportional(factory), anneals(factory)
+        type(optimizer).__name__, method, hyper, elementwise(factory), proportional(factory), anneals(factory)
     )
 
 
@@ -165,15 +189,34 @@ def anneals(factory: MakeOptimizer) -> bool:
     return bool(abs(path[399] - path[389]) < 0.6 * abs(path[99] - path[89]))
 
 
-def declared(optimizer: torch.optim.Optimizer) -> tuple[str | None, float, float]:
-    """Return the family and the decay rates that one of torch's own classes declares."""
-    group, kind = optimizer.param_groups[0], type(optimizer)
-    if group.get("weight_decay") or group.get("maximize"):
-        return None, math.nan, math.nan
+def declared(optimizer: torch.optim.Optimizer) -> tuple[str | None, Mapping[str, float]]:
+    """Return the method of `METHODS` that a class known by name is, with its hyper-parameters; None for others."""
+    group, kind = vars(optimizer) | optimizer.param_groups[0], type(optimizer)
+    if any(group.get(name) for name in VARIANTS):
+        return None, {}
     if kind in (torch.optim.Adam, torch.optim.AdamW):
-        beta1, beta2 = (float(beta) for beta in group["betas"])
-        return ("amsgrad" if group["amsgrad"] else "adam"), beta1, beta2
-    if kind is torch.optim.RMSprop and not group["centered"] and not group["momentum"]:
-        return "adam", 0.0, float(group["alpha"])
+        name = "amsgrad_torch" if group["amsgrad"] else "adam"
+        return name, decays(group, "beta1") | {"eps": float(group["eps"])}
+    if kind is torch.optim.RMSprop and not group["momentum"]:
+        return "rmsprop", {"beta2": float(group["alpha"]), "eps": float(group["eps"])}
+    if kind.__module__.partition(".")[0] == PACKAGE and kind.__name__ in PUBLIC:
+        return published(group, *PUBLIC[kind.__name__])
     names: dict[type, str] = {torch.optim.SGD: "sgd", torch.optim.Adagrad: "adagrad"}
-    return names.get(kind), math.nan, math.nan
+    return names.get(kind), {}
+
+
+def published(
+    group: Mapping[str, Any], name: str, entries: Mapping[str, str]
+) -> tuple[str | None, Mapping[str, float]]:
+    """Return the method of a class of `PUBLIC`, or None where a setting makes another of it."""
+    for setting, expected in DEFAULTS.items():
+        value = group.get(setting, expected)
+        if (value(16.0) if callable(value) else value) != expected:
+            return None, {}
+    first = "beta0" if name == "adai" else "beta1"
+    return name, decays(group, first) | {ours: float(group[theirs]) for theirs, ours in entries.items()}
+
+
+def decays(group: Mapping[str, Any], first: str) -> dict[str, float]:
+    """Return a group's two decay rates."""
+    return {name: float(beta) for name, beta in zip((first, "beta2"), group["betas"], strict=True)}

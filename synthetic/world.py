@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,18 +26,22 @@ CHUNK = 1024
 TICK = 256
 TAIL = 100
 """The final distance is the mean over the last hundredth of the steps: a cycle or a burst has no last word."""
+PARTS = 6
+"""The second half of a run in five equal parts and that last one: who comes nearer from each to the next is on its way
+to the optimum. Without a drift the chance of that is 1 in 720."""
 
-ADVANCE = "boolean(int64[::1], float64[:, ::1], float64[::1], float64[::1], float64[::1], float64[::1], boolean, "
-ADVANCE += "float64[:, ::1], float64[:, ::1], float64[::1], float64[::1])"
+ADVANCE = "boolean(int64[::1], float64[:, ::1], float64[::1], float64[::1], float64[::1], float64[::1], int64, "
+ADVANCE += "float64[:, ::1], float64[:, ::1], float64[::1], float64[:, ::1])"
 
 
 def advance(  # type: ignore[no-untyped-def]  # compiled, with the types of ADVANCE
-    chosen, noise, best, lower, upper, optimum, tail, x, g, regret, distance
+    chosen, noise, best, lower, upper, optimum, part, x, g, regret, distance
 ):
     """Project x onto the box and write the gradients of the chosen components at x, for all seeds.
 
-    Adds to the regret, and in the tail to the distance from the optimum. Returns False where x is not finite, and then
-    touches nothing. It is text to be compiled around a problem's `kernel`; here nothing calls it.
+    Adds to the regret, and to the distances from the optimum in this part of the run (-1: in none). Returns False where
+    x is not finite, and then touches nothing. It is text to be compiled around a problem's `kernel`; here nothing calls
+    it.
     """
     seeds, dim = x.shape
     for s in range(seeds):
@@ -51,8 +56,8 @@ def advance(  # type: ignore[no-untyped-def]  # compiled, with the types of ADVA
         regret[s] += kernel(chosen[s], x[s], g[s]) - best[chosen[s]]  # type: ignore[name-defined]  # noqa: F821
         for j in range(noise.shape[1]):
             g[s, j] += noise[s, j]
-        if tail:
-            distance[s] += np.sqrt(squares)
+        if part >= 0:
+            distance[part, s] += np.sqrt(squares)
     return True
 
 
@@ -86,9 +91,11 @@ class World:
         self.x = self.parameter.detach().numpy().reshape(shape)
         self.g = self.gradient.numpy().reshape(shape)
         self.x[:] = problem.start
-        self.regret, self.distance = np.zeros(shape[0]), np.zeros(shape[0])
-        self.played = self.measured = 0
-        """Gradients given, and how many of them lie in the tail."""
+        self.regret, self.distance = np.zeros(shape[0]), np.zeros((PARTS, shape[0]))
+        self.played, self.measured = 0, [0] * PARTS
+        """Gradients given, and how many of them in each part."""
+        last = steps - max(1, steps // TAIL)
+        self.begins = [last - (last - steps // 2) * (PARTS - 1 - i) // (PARTS - 1) for i in range(PARTS)]
         self.broken: tuple[str, int] | None = None
         """What broke, and after which step."""
         count = len(problem.components)
@@ -117,11 +124,12 @@ class World:
         row = self.played % CHUNK
         if row == 0:
             self.draw()
-        tail = self.played >= self.steps - max(1, self.steps // TAIL)
+        part = bisect_right(self.begins, self.played) - 1
         noise = self.noise[row] if self.noises else self.none
-        if self.advance(self.chosen[row], noise, *self.constants, tail, self.x, self.g, self.regret, self.distance):
+        if self.advance(self.chosen[row], noise, *self.constants, part, self.x, self.g, self.regret, self.distance):
             self.played += 1
-            self.measured += tail
+            if part >= 0:
+                self.measured[part] += 1
             self.parameter.grad = self.gradient
         else:
             self.broken, self.parameter.grad = ("x is not finite", self.played), None
@@ -133,10 +141,15 @@ class World:
         np.clip(self.x, self.case.problem.lower, self.case.problem.upper, out=self.x)
 
     def distances(self) -> Array:
-        """Return the final distance from the optimum, `(seeds,)`: where there is no tail, that of the iterate."""
-        if self.measured:
-            return self.distance / self.measured
+        """Return the final distance from the optimum, `(seeds,)`; that of the iterate if the run ended before."""
+        if self.measured[-1]:
+            return np.asarray(self.distance[-1] / self.measured[-1])
         return np.asarray(np.linalg.norm(self.x - self.case.optimum, axis=1))
+
+    def course(self) -> Array:
+        """Return the mean distance in each part of the run's second half, `(PARTS, seeds)`; NaN where it has none."""
+        count = np.array(self.measured, dtype=np.float64)[:, None]
+        return np.divide(self.distance, count, out=np.full_like(self.distance, np.nan), where=count > 0)
 
     def average_regret(self) -> float:
         """Return Σ(f_t(x_t) − f_t(x*))/t, the mean over the seeds."""
@@ -169,7 +182,7 @@ def play(
     shared = together(worlds, traits)
     split(optimizer, [count for _, count in shared])
     interrupted = False
-    monitor = Monitor(optimizer, coordinates="all")
+    monitor = Monitor(optimizer, coordinates="all", what_if=())
     try:
         for first in range(0, steps, CHUNK):
             t = np.arange(first + 1, min(first + CHUNK, steps) + 1, dtype=np.float64)
@@ -238,6 +251,7 @@ def select(trace: Trace, tensors: Sequence[int]) -> Trace:
         groups={name: column[:, groups] for name, column in trace.groups.items()},
         events=[event for event in trace.events if event.tensor is None or event.tensor in names],
         drift=drift,
+        what_if=None,
     )
 
 
@@ -260,6 +274,7 @@ def merge(traces: Sequence[Trace]) -> Trace:
         groups={name: np.concatenate([t.groups[name] for t in traces], axis=1) for name in first.groups},
         events=[event for trace in traces for event in trace.events],
         drift=drift,
+        what_if=None,
     )
 
 

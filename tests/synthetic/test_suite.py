@@ -1,18 +1,24 @@
 """The suite: real torch optimizers on problems whose answer is known."""
 
+import io
 import json
 import math
 import signal
+import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from stepscope import Monitor
-from stepscope.synthetic.cases import PROBLEMS, Outcome, frozen_drift
+from stepscope.diagnostics.drift import HarmDecision
+from stepscope.synthetic.cases import PROBLEMS, Outcome
+from stepscope.synthetic.score import COLUMNS
 from stepscope.synthetic.suite import (
     SuiteResult,
     SuiteRow,
@@ -82,51 +88,6 @@ class Fussy(torch.optim.SGD):
 # --- theorems ----------------------------------------------------------------------------------------------
 
 
-def test_the_frozen_drift_of_theorem_1_is_the_exact_one():
-    """The periodic second moment in closed form (docs/theory.md 2.5), C = 3, and the root β2 = 0.4723."""
-
-    def exact(beta2, gradients=(3.0, -1.0, -1.0)):
-        d = len(gradients)
-        v = [
-            sum((1 - beta2) * beta2**j * gradients[(i - j) % d] ** 2 for j in range(d)) / (1 - beta2**d)
-            for i in range(d)
-        ]
-        return sum(g / math.sqrt(w) for g, w in zip(gradients, v, strict=True)) / d
-
-    problem = CASES["reddi theorem 1"].problem
-    for beta2 in (0.1, 0.5, 0.9):
-        mean, error = frozen_drift(problem, 0.0, 0.0, beta2)
-        assert mean == pytest.approx(exact(beta2), rel=1e-9)
-        assert error < 1e-8
-    assert CASES["reddi theorem 1"].adam_ends(0.0, 0.4722) is Outcome.WRONG
-    assert CASES["reddi theorem 1"].adam_ends(0.0, 0.4724) is Outcome.SOLVED
-
-
-@pytest.mark.parametrize(
-    ("name", "betas", "expected"),
-    [
-        ("reddi online", (0.9, 0.99951), Outcome.WRONG),
-        ("reddi online", (0.9, 0.99952), Outcome.SOLVED),
-        ("reddi stochastic", (0.0, 0.99), Outcome.WRONG),
-        ("chen figure 2", (0.0, 0.97), Outcome.WRONG),
-        ("chen figure 2", (0.0, 0.99), Outcome.SOLVED),
-        ("adopt k=10", (0.0, 0.9), Outcome.WRONG),
-        ("adopt k=10", (0.0, 0.99), Outcome.SOLVED),
-        ("adopt k=50", (0.0, 0.99), Outcome.WRONG),
-        ("zhang n=10", (0.0, 0.9), Outcome.WRONG),
-        ("zhang n=10", (0.9, 0.99), Outcome.SOLVED),
-        ("shi a=0", (0.0, 0.9), Outcome.WRONG),
-        ("shi a=0", (0.0, 0.99), Outcome.SOLVED),
-        ("savarese", (0.0, 0.99), Outcome.WRONG),
-        ("chen figure 1", (0.0, 0.9), Outcome.SHORT),
-        ("noisy quadratic", (0.9, 0.99), Outcome.SOLVED),
-    ],
-)
-def test_what_theory_says_of_adam(name, betas, expected):
-    """Published critical β2, and those of docs/theory.md 2.5, 4.4 and rows R4 to R8; 4 standard errors each."""
-    assert CASES[name].adam_ends(*betas) is expected
-
-
 def test_figure_1_ends_in_the_cycle_of_half_a_step():
     """Bock and Weiß: |x| = α(1−β1)/(2(1+β1)), which is α/2 without momentum."""
     (row,) = run_suite(adam(betas=(0.0, 0.9), eps=0.0), ["chen figure 1"], steps=2_000).rows
@@ -146,21 +107,6 @@ def test_adam_loses_theorem_1_and_amsgrad_wins_it():
     assert wins.rows[0].outcome is Outcome.SOLVED
     assert str(wins.rows[0].verdict) == "certified"
     assert (wins.score, wins.exit_code) == (1.0, 0)
-
-
-@pytest.mark.slow
-def test_the_whole_suite_agrees_with_theory():
-    """At 100 000 steps no row contradicts theory, whatever the class."""
-    for factory in (
-        adam(betas=(0.9, 0.99)),
-        adam(betas=(0.0, 0.9)),
-        adam(betas=(0.9, 0.99), amsgrad=True),
-        torch.optim.SGD,
-        torch.optim.Adagrad,
-    ):
-        result = run_suite(factory)
-        assert len(result.rows) == len(PROBLEMS)
-        assert not [row.problem for row in result.rows if row.agrees is False], str(result)
 
 
 # --- twins and invariances ---------------------------------------------------------------------------------
@@ -286,43 +232,25 @@ def test_a_trial_is_what_torch_does():
     assert trial(adam(), [g])[0][-1] == pytest.approx(x.detach().numpy(), rel=1e-14)
 
 
-@pytest.mark.parametrize(
-    ("factory", "family"),
-    [
-        (adam(), "adam"),
-        (adam(amsgrad=True), "amsgrad"),
-        (adam(weight_decay=0.1), None),
-        (torch.optim.SGD, "sgd"),
-        (torch.optim.Adagrad, "adagrad"),
-        (lambda p: torch.optim.RMSprop(p, alpha=0.9), "adam"),
-        (torch.optim.Rprop, None),
-        (Lookback, None),
-    ],
-    ids=["adam", "amsgrad", "decay", "sgd", "adagrad", "rmsprop", "rprop", "own"],
-)
-def test_theory_has_a_word_for_what_it_knows(factory, family):
-    assert measure(factory).family == family
-
-
 # --- what breaks -------------------------------------------------------------------------------------------
 
 
 def test_nan_is_a_row_that_names_the_step():
     result = run_suite(Lookback, ["reddi theorem 1", "adopt k=10"], steps=50, seeds=3)
     assert [row.outcome for row in result.rows] == [Outcome.BROKEN] * 2
-    assert [row.note for row in result.rows] == ["broken: x is not finite (step 9)"] * 2
+    assert [row.notes[0] for row in result.rows] == ["broken: x is not finite (step 9)"] * 2
     assert [str(row.verdict) for row in result.rows] == ["unstable"] * 2
     assert (result.exit_code, result.score, result.complete) == (1, 0.0, True)
-    assert "broken: x is not finite (step 9)" in str(result)
+    assert "all problems: broken: x is not finite (step 9)." in str(result)
 
 
 def test_what_raises_is_found_by_playing_alone():
     result = run_suite(Fussy, ["reddi theorem 1", "chen figure 1", "noisy quadratic"], steps=100)
-    notes = {row.problem: row.note for row in result.rows}
-    assert notes == {
-        "reddi theorem 1": "",
-        "chen figure 1": "broken: RuntimeError: too large for me (step 5)",
-        "noisy quadratic": "",
+    broken = {row.problem: [note for note in row.notes if note.startswith("broken")] for row in result.rows}
+    assert broken == {
+        "reddi theorem 1": [],
+        "chen figure 1": ["broken: RuntimeError: too large for me (step 5)"],
+        "noisy quadratic": [],
     }
     assert not result.elementwise
 
@@ -333,12 +261,12 @@ def test_an_optimizer_that_never_steps_is_all_broken():
             raise TypeError("closure needed")
 
     result = run_suite(Refuses, ["reddi theorem 1", "sparse gradients"], steps=10)
-    assert [row.note for row in result.rows] == ["broken: TypeError: closure needed (step 1)"] * 2
+    assert [row.notes for row in result.rows] == [("broken: TypeError: closure needed (step 1)",)] * 2
     json.dumps(result.to_dict(), allow_nan=False)
 
 
 def test_coupled_optimizers_are_played_one_by_one():
-    result = run_suite(Coupled, ["reddi theorem 1", "adopt k=10"], steps=1000)
+    result = run_suite(Coupled, ["reddi theorem 1", "noisy quadratic"], steps=1000)
     assert not result.elementwise
     assert [(row.steps, row.seeds) for row in result.rows] == [(200, 1), (200, 3)]
     assert "optimizer of its own" in str(result)
@@ -360,7 +288,7 @@ def test_ctrl_c_leaves_what_there_is(factory):
     assert not result.complete
     assert "interrupted" in str(result)
     assert len(result.rows) == (2 if result.elementwise else 0)
-    assert all("stopped after" in row.note and 0 < row.steps < 5_000_000 for row in result.rows)
+    assert all("stopped after" in row.notes[0] and 0 < row.steps < 5_000_000 for row in result.rows)
     assert torch.get_num_threads() == before
 
 
@@ -394,6 +322,26 @@ def test_the_result_is_json_and_a_table():
     text = str(result)
     assert all(row.problem in text for row in result.rows)
     assert max(map(len, text.splitlines())) <= 160
+    assert "(300 steps each" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize("width", [160, 120, 100, 80])
+def test_a_narrow_terminal_sees_fewer_columns_and_no_cut_cell(width):
+    result = run_suite(adam(), steps=20, seeds=2)
+    console = Console(file=io.StringIO(), width=width)
+    with console.capture() as capture:
+        console.print(result)
+    text = capture.get()
+    assert "…" not in text
+    assert all(row.problem in text and str(row.verdict) in text for row in result.rows)
+    assert ("regret" in text.splitlines()[2]) == (width == 160)
+
+
+def test_what_is_noted_of_several_problems_stands_once():
+    notes = [("all fell",), ("all fell", "one rose"), ("all fell",)]
+    (row,) = run_suite(adam(), ["chen figure 1"], steps=10).rows
+    rows = tuple(replace(row, problem=name, notes=said) for name, said in zip("abc", notes, strict=True))
+    assert SuiteResult("Adam", True, rows, True, 0.0).noted() == ["all problems: all fell.", "b: one rose."]
 
 
 def test_no_rows_have_no_score():
@@ -409,6 +357,113 @@ def test_assert_converges():
         assert_converges(adam(betas=(0.0, 0.1)), ["reddi theorem 1"], steps=2000)
 
 
+def test_a_fault_inside_the_monitor_is_told(monkeypatch):
+    """The run goes on without it; the table must not pass silence off as `undecided`."""
+
+    def fails(*_):
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr(Monitor, "_after_step", fails)
+    (row,) = run_suite(adam(), ["reddi theorem 1"], steps=300).rows
+    assert row.outcome is Outcome.SOLVED
+    assert row.notes == ("the monitor failed: ZeroDivisionError: of ours",)
+
+
+@pytest.mark.parametrize(
+    ("interval", "harm", "cell"),
+    [
+        ((0.9, 1.1), HarmDecision.HARMLESS, "1.00 [0.90, 1.10]"),
+        ((-math.inf, math.inf), HarmDecision.HARMFUL, "< 0"),
+        ((-math.inf, math.inf), HarmDecision.HARMLESS, "> 0"),
+        ((-math.inf, math.inf), HarmDecision.INCONCLUSIVE, "?"),
+    ],
+)
+def test_rho_without_a_bound_shows_its_sign_if_that_is_known(interval, harm, cell):
+    (row,) = run_suite(adam(), ["chen figure 1"], steps=10).rows
+    row = replace(row, rho=1.0, rho_interval=interval, harm=harm)
+    assert COLUMNS["ρ"][1](row) == cell
+    assert COLUMNS["ρ"][1](replace(row, stepsize=False)) == "–"
+
+
+# --- wrong, or merely not there yet ------------------------------------------------------------------------
+
+
+def test_a_random_problem_is_wrong_only_in_more_seeds_than_chance_explains():
+    """Half of the seeds of a walk without drift end farther: P(9 of 9) = 1/512, P(8 of 8) = 1/256."""
+    for seeds, farther, expected in (
+        (16, 14, Outcome.WRONG),
+        (16, 13, Outcome.SHORT),
+        (9, 9, Outcome.WRONG),
+        (9, 8, Outcome.SHORT),
+        (8, 8, Outcome.SHORT),
+        (1, 1, Outcome.SHORT),
+    ):
+        distances = np.where(np.arange(seeds) < farther, 1.5, 0.9)
+        assert outcome(distances, 1.0, 0.5) is expected
+    assert outcome(np.array([1.5]), 1.0, 0.5, random=False) is Outcome.WRONG
+
+
+def walker(step):
+    """Return an optimizer that knows nothing of gradients: after so many steps all coordinates lie at `step(t)`."""
+
+    class Walker(torch.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {"lr": 1.0})
+            self.t = 0
+
+        @torch.no_grad()
+        def step(self, closure=None):
+            self.t += 1
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.fill_(step(self.t))
+
+    return Walker
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (lambda t: 5 - t / 1000, Outcome.SHORT),  # 3.0 at the end, from 4.0 half way
+        (lambda t: 3 + t / 1000, Outcome.WRONG),
+        (lambda t: 3.0, Outcome.WRONG),
+        (lambda t: 3 + math.exp(-t / 100), Outcome.WRONG),  # nearer and nearer, but never back
+        (lambda t: 5 - t / 1000 + (1350 < t < 1500), Outcome.WRONG),
+    ],
+    ids=["back", "away", "stays", "settles", "not always"],
+)
+def test_who_is_on_the_way_back_is_not_wrong(step, expected):
+    (row,) = run_suite(walker(step), ["chen figure 1"], steps=2000).rows
+    assert row.outcome is expected
+    assert bool([note for note in row.notes if "on the way back" in note]) == (expected is Outcome.SHORT)
+
+
+class Tied(torch.optim.Optimizer):
+    """Goes up or down a straight line, as `way` says; looks at all coordinates to seem not elementwise."""
+
+    def __init__(self, params, way):
+        super().__init__(params, {"lr": 1e-3})
+        self.way = way
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.add_(self.way * group["lr"] * (1 + p.grad.abs().max()))
+
+
+def test_seeds_are_added_where_three_look_wrong():
+    """The optimum lies at −1, the start at 0: up is wrong in all seeds, down in none."""
+    (up,) = run_suite(lambda params: Tied(params, 1.0), ["adopt k=10"], steps=500).rows
+    (down,) = run_suite(lambda params: Tied(params, -1.0), ["adopt k=10"], steps=500).rows
+    assert (up.seeds, up.outcome) == (9, Outcome.WRONG)
+    assert (down.seeds, down.outcome == Outcome.WRONG) == (3, False)
+    (asked,) = run_suite(lambda params: Tied(params, 1.0), ["adopt k=10"], steps=500, seeds=3).rows
+    assert (asked.seeds, asked.outcome) == (3, Outcome.SHORT)
+    assert "tell it from chance" in asked.notes[0]
+
+
 # --- what comes in -----------------------------------------------------------------------------------------
 
 
@@ -419,6 +474,15 @@ def test_a_spec_makes_the_optimizer():
     assert optimizer.defaults["betas"] == (0.9, 0.99)
     assert optimizer.defaults["amsgrad"] is True
     assert optimizer.defaults["eps"] == 1e-9
+
+
+def test_a_spec_finds_modules_of_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "suite_own_optimizer.py").write_text("import torch\n\nclass Own(torch.optim.SGD):\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    optimizer = optimizer_from_spec("suite_own_optimizer.Own", ["lr=0.5"])([torch.nn.Parameter(torch.zeros(1))])
+    assert optimizer.defaults["lr"] == 0.5
+    assert sys.path == before
 
 
 @pytest.mark.parametrize(
