@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .drift import cross_mean, judge_harm
+from .slope import measure_slope
 
 Array = NDArray[np.float64]
 
 
 def measure(gram_dd: Array, gram_dg: Array, gram_gg: Array) -> Array:
-    """Return ρ with its interval for all tensors together, then ρ of each, `(3 + tensors,)`; NaN where unresolved.
+    """Return ρ with its interval and the slope's share for all tensors together, then ρ of each, `(4 + tensors,)`.
 
-    The arguments are the products between stretches, `(tensors, k, k)`.
+    The arguments are the products between stretches, `(tensors, k, k)`; NaN stands for what is unresolved.
     """
     dd, dg, gg = (np.nansum(gram, axis=0) for gram in (gram_dd, gram_dg, gram_gg))
     whole = judge_harm(dd, dg, gg, 0, 0)
@@ -23,4 +24,5 @@ def measure(gram_dd: Array, gram_dg: Array, gram_gg: Array) -> Array:
     made, intended = cross_mean(gram_dg), cross_mean(gram_gg)
     with np.errstate(all="ignore"):
         each = np.where(intended > 0, made / intended, np.nan)
-    return np.array([whole.rho, low, high, *each])
+    slope = measure_slope(gg, 1, gg.shape[-1])
+    return np.array([whole.rho, low, high, slope.share if slope else math.nan, *each])

@@ -198,13 +198,13 @@ def efficiency_of(rows: list[Row], tensors: int) -> Efficiency | None:
     """Return the descent efficiency over time; None before the first measurement."""
     if not rows:
         return None
-    values = np.full((len(rows), 3 + tensors), math.nan)
+    values = np.full((len(rows), 4 + tensors), math.nan)
     for row, filled in zip(rows, values, strict=True):
-        if row.numbers is None or not 3 <= len(row.numbers) <= 3 + tensors:
-            raise ValueError(f"the efficiency of step {row.step} does not have 3 to {3 + tensors} numbers")
+        if row.numbers is None or not 4 <= len(row.numbers) <= 4 + tensors:
+            raise ValueError(f"the efficiency of step {row.step} does not have 4 to {4 + tensors} numbers")
         filled[: len(row.numbers)] = row.numbers
     steps = np.array([row.step for row in rows], dtype=np.int64)
-    return Efficiency(steps, values[:, 0], values[:, 1], values[:, 2], values[:, 3:])
+    return Efficiency(steps, *values[:, :3].T, values[:, 4:], values[:, 3])
 
 
 def what_if_of(rules: list[str], records: list[Row], products: list[Row]) -> WhatIfRecord | None:
@@ -247,7 +247,8 @@ def rows_of(trace: Trace) -> Iterable[Row]:
         yield Row("drift", 0, drift.last_step, window, grams)
     if trace.efficiency is not None:
         known = trace.efficiency
-        for step, *whole, each in zip(known.steps, known.rho, known.low, known.high, known.tensors, strict=True):
+        slope = np.full(len(known.steps), math.nan) if known.slope is None else known.slope
+        for step, *whole, each in zip(known.steps, known.rho, known.low, known.high, slope, known.tensors, strict=True):
             yield Row("efficiency", 0, int(step), {}, np.array([*whole, *each]))
     if trace.what_if is not None and trace.what_if.grams is not None:
         window = {"first_step": trace.what_if.first_step, "last_step": trace.what_if.last_step}

@@ -135,6 +135,8 @@ class Efficiency:
     low: Array
     high: Array
     tensors: Array
+    slope: Array | None = None
+    """The slope's share of what the gradients push (see `slope.py`), of all tensors together, `(n,)`."""
 
 
 @dataclass(frozen=True)

@@ -420,7 +420,7 @@ def efficiency(play: Play, runs: Sequence[Run]) -> Efficiency | None:
     if not found:
         return None
     values = np.array([measure(known.gram_dd, known.gram_dg, known.gram_gg) for known in found])
-    return Efficiency(length * np.array(fulls), values[:, 0], values[:, 1], values[:, 2], values[:, 3:])
+    return Efficiency(length * np.array(fulls), *values[:, :3].T, values[:, 4:], values[:, 3])
 
 
 def drift_after(play: Play, runs: Sequence[Run], full: int) -> DriftRecord | None:

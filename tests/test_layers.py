@@ -17,6 +17,11 @@ DOORS = {("diagnostics/monitor.py", "reports")}
 JUDGES = (
     "conditions",
     "drift",
+    "efficiency",
+    "limits",
+    "skewness",
+    "slope",
+    "what_if",
     "diagnosis",
     "evidence",
     "findings",

@@ -32,7 +32,7 @@ def streams(seed, steps, coords):
 def fill(g, e):
     stretches = Stretches(g.shape[1])
     for now_g, now_e in zip(g, e, strict=True):
-        stretches.current += np.stack([now_e * now_g, now_g, now_e])
+        stretches.current += np.stack([now_e * now_g, now_g, now_e, np.zeros_like(now_g), np.zeros_like(now_g)])
         stretches.advance()
     return stretches
 
@@ -259,7 +259,7 @@ def test_a_restored_copy_goes_on_alike():
     first.current += 1.0  # `state` holds copies
     current = second.current
     for now_g, now_e in zip(g[37:], e[37:], strict=True):
-        current += np.stack([now_e * now_g, now_g, now_e])
+        current += np.stack([now_e * now_g, now_g, now_e, np.zeros_like(now_g), np.zeros_like(now_g)])
         second.advance()
     assert current is second.current  # closing and merging never replace the array that the kernel holds
     for mine, theirs in zip(second.gram([(3, 1.0)])[1:], whole.gram([(3, 1.0)])[1:], strict=True):
@@ -276,7 +276,7 @@ def test_coordinates_added_later():
     stretches = fill(g, e)
     before = stretches.gram([(3, 1.0)])
     stretches.extend(2)
-    assert stretches.current.shape == (3, 5)
+    assert stretches.current.shape == (5, 5)
     assert stretches.current.flags.c_contiguous
     _, dd, *_ = stretches.gram([(3, 1.0), (2, 1.0)])
     assert np.array_equal(dd[0], before[1][0])

@@ -1,0 +1,198 @@
+"""What limits a run, as a picture: the share that each of five causes takes, over the run and by tensor.
+
+Each figure is a function that returns its data as plain arrays, and one that draws such data on axes.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..diagnostics.limits import FROM, Limit, Limits, Stage
+from ..diagnostics.limits import limits as limits_of
+from ..diagnostics.trace import Trace
+from .figures import largest
+from .numerals import tell_apart, typeset
+from .theme import INK, MUTED, SKY, VERMILLION, WASH, WIDE, log_steps, say
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from .plates import Plate
+
+Array = NDArray[np.float64]
+
+TAKES = {
+    Limit.NOISE: "of what the gradients push, not slope but noise",
+    Limit.BIAS: "of the descent on offer, not made",
+    Limit.CURVATURE: "of the edge of stability, used up",
+    Limit.STEPSIZE: "of the stepsize, lost in a doubling of the run",
+    Limit.PRECISION: "of the steps, set by eps or a number format",
+}
+"""Of what each cause takes its share; from the top, in the order in which a person asks."""
+BY_TENSOR = (Limit.NOISE, Limit.BIAS, Limit.STEPSIZE, Limit.PRECISION)
+MISSING = {
+    Limit.BIAS: "no slope that stands out to compare with",
+    Limit.CURVATURE: "not measured: call monitor.edge(closure) at times",
+}
+HEIGHT = 0.6
+"""Of a row, whose whole is 1."""
+NAME = 22  # characters beside a row
+
+
+@dataclass(frozen=True)
+class Strips:
+    """Per cause the share in each stage, `(causes, stages)`, NaN where not measured; and whether it limits there."""
+
+    edges: Array
+    """Steps at which the stages begin, and the last step."""
+    shares: Array
+    limiting: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The same shares of single tensors in the last stage, `(tensors, causes)`."""
+
+    names: tuple[str, ...]
+    shares: Array
+    limiting: NDArray[np.bool_]
+
+
+def strips(found: Limits) -> Strips:
+    """Return the shares of all stages."""
+    stages = found.stages
+    edges = [float(stages[0].first - 1), *(float(stage.last) for stage in stages)] if stages else []
+    shares, limiting = _table(stages, tuple(TAKES))
+    return Strips(np.array(edges), shares.T, limiting.T)
+
+
+def cells(trace: Trace, found: Limits) -> Cells:
+    """Return the shares of the largest tensors, in the order of the model."""
+    known = [i for i, stage in enumerate(found.tensors) if any(map(math.isfinite, stage.shares.values()))]
+    chosen = largest(trace, np.array(known, dtype=np.intp))
+    names = tell_apart([trace.tensors[i].name for i in chosen], NAME)
+    return Cells(tuple(names), *_table([found.tensors[i] for i in chosen], BY_TENSOR))
+
+
+def _table(stages: Sequence[Stage], causes: Sequence[Limit]) -> tuple[Array, NDArray[np.bool_]]:
+    shape = len(stages), len(causes)
+    shares = np.array([[stage.shares[cause] for cause in causes] for stage in stages], dtype=np.float64)
+    limiting = np.array([[stage.limit is cause for cause in causes] for stage in stages], dtype=bool)
+    return shares.reshape(shape), limiting.reshape(shape)
+
+
+def draw_strips(data: Strips, ax: Axes) -> None:
+    """Draw a strip per cause, filled from below by its share: red where that limits the run, else blue."""
+    if len(data.edges) == 0:
+        return say(ax, "Too little is recorded yet.")
+    log_steps(ax, data.edges)
+    for row, (cause, takes) in enumerate(TAKES.items()):
+        foot = float(len(TAKES) - 1 - row)
+        _words(ax, foot, cause, takes, data.shares[row], bool(data.limiting[row, -1]))
+        for i, share in enumerate(data.shares[row]):
+            _fill(ax, data.edges[i : i + 2], foot, share, FROM[cause], bool(data.limiting[row, i]))
+    _bare(ax, len(TAKES))
+    return None
+
+
+def _words(ax: Axes, foot: float, cause: Limit, takes: str, shares: Array, limits: bool) -> None:
+    """Write a row's name, what it is a share of, and the share now."""
+    place = ax.get_yaxis_transform()
+    ax.text(0.0, foot + HEIGHT + 0.06, cause, transform=place, color=INK, fontsize=10)
+    ax.text(0.175, foot + HEIGHT + 0.06, takes, transform=place, color=MUTED, fontsize=9)
+    now = shares[-1]
+    text, colour = (f"{now:.0%}", VERMILLION if limits else INK) if math.isfinite(now) else ("–", MUTED)
+    ax.text(1.015, foot + HEIGHT / 2, text, transform=place, color=colour, va="center")
+    if not np.isfinite(shares).any():
+        missing = MISSING.get(cause, "not measured")
+        ax.text(0.0, foot + HEIGHT / 2, missing, transform=place, color=MUTED, fontsize=9, va="center")
+
+
+def _fill(ax: Axes, span: Array, foot: float, share: float, threshold: float, limits: bool) -> None:
+    if not math.isfinite(share):
+        return
+    ax.fill_between(span, foot, foot + HEIGHT, color=WASH, linewidth=0)
+    ax.fill_between(span, foot, foot + HEIGHT * share, color=VERMILLION if limits else SKY, alpha=0.8, linewidth=0)
+    ax.plot(span, [foot + HEIGHT * threshold] * 2, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+
+
+def _bare(ax: Axes, rows: int) -> None:
+    """Leave the rows without a scale of their own."""
+    ax.set_ylim(-0.06, rows)
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)
+    ax.grid(False)
+
+
+def draw_cells(data: Cells, ax: Axes) -> None:
+    """Draw a row per tensor and a cell per cause, filled from the left by its share."""
+    if not data.names:
+        return say(ax, "No tensor has a share to show.")
+    rows, gap = len(data.names), 0.08
+    for row, name in enumerate(data.names):
+        foot = float(rows - 1 - row)
+        for column, cause in enumerate(BY_TENSOR):
+            share, limits = float(data.shares[row, column]), bool(data.limiting[row, column])
+            _cell(ax, column + gap, foot, 1 - gap, share, FROM[cause], limits)
+        ax.text(-0.02, foot + HEIGHT / 2, name, color=INK, va="center", ha="right", transform=ax.transData)
+    _bare(ax, rows)
+    ax.set_xlim(0, len(BY_TENSOR))
+    ax.spines["bottom"].set_visible(False)
+    ax.xaxis.tick_top()
+    ax.set_xticks([column + (1 + gap) / 2 for column in range(len(BY_TENSOR))], [str(cause) for cause in BY_TENSOR])
+    ax.tick_params(axis="x", length=0, labelcolor=INK)
+    return None
+
+
+def _cell(ax: Axes, left: float, foot: float, width: float, share: float, threshold: float, limits: bool) -> None:
+    if not math.isfinite(share):
+        ax.text(left + width / 2, foot + HEIGHT / 2, "–", color=MUTED, va="center", ha="center")
+        return
+    for part, colour, alpha in ((1.0, WASH, 1.0), (share, VERMILLION if limits else SKY, 0.8)):
+        ax.fill_between([left, left + part * width], foot, foot + HEIGHT, color=colour, alpha=alpha, linewidth=0)
+    ax.plot([left + threshold * width] * 2, [foot, foot + HEIGHT], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+    ax.text(left + width - 0.03, foot + HEIGHT / 2, f"{share:.0%}", color=INK, va="center", ha="right", fontsize=9)
+
+
+CAPTION = (
+    "Each strip is the share that one cause takes, from 0 at its foot to 100 % at its top, in stages that are each "
+    "twice as long as the one before. Beyond the dashed line a cause takes the larger part; where several do, the one "
+    "that makes the others moot is red: it limits the run there. Where a strip is bare nothing was measured. The "
+    "numbers on the right are those of the last stage."
+)
+
+
+def plate(trace: Trace, found: Limits) -> Plate:
+    """Return the figures about what limits a run, the answer in words first; without panels where there is none."""
+    from .plates import Panel, Plate  # they may want this one
+
+    shown = cells(trace, found)
+    panels = [Panel(f"shares by cause: {found.limit}", partial(draw_strips, strips(found)), (WIDE[0], 4.0))]
+    if len(shown.names) > 1:
+        size = (WIDE[0], 0.75 + 0.32 * len(shown.names))
+        panels.append(Panel("shares by tensor, last stage", partial(draw_cells, shown), size))
+    return Plate(
+        "limits", "What limits the run?", f"{typeset(str(found))} {CAPTION}", tuple(panels) if found.stages else ()
+    )
+
+
+def save_limits(trace: Trace, path: str | Path, title: str = "") -> Path:
+    """Write the figure of a run's limits, in the format that the file's ending names, and return where it is."""
+    from .plates import Panel
+    from .sheets import save_sheet
+
+    found = limits_of(trace)
+    drawn = plate(trace, found).panels or (Panel("", partial(draw_strips, strips(found))),)
+    panels = [Panel("", panel.draw, panel.size) for panel in drawn]
+    head, words = found.now.split(". ", 1) if ". " in found.now else (found.now, "")
+    answer = "\n".join(textwrap.wrap(typeset(f"{words} {found.before}"), 86))
+    return save_sheet(panels, path, title or head, answer, columns=1)
