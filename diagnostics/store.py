@@ -204,7 +204,8 @@ def efficiency_of(rows: list[Row], tensors: int) -> Efficiency | None:
             raise ValueError(f"the efficiency of step {row.step} does not have 4 to {4 + tensors} numbers")
         filled[: len(row.numbers)] = row.numbers
     steps = np.array([row.step for row in rows], dtype=np.int64)
-    return Efficiency(steps, *values[:, :3].T, values[:, 4:], values[:, 3])
+    rho, low, high, slope = values[:, :4].T
+    return Efficiency(steps, rho, low, high, values[:, 4:], slope)
 
 
 def what_if_of(rules: list[str], records: list[Row], products: list[Row]) -> WhatIfRecord | None:

@@ -420,7 +420,8 @@ def efficiency(play: Play, runs: Sequence[Run]) -> Efficiency | None:
     if not found:
         return None
     values = np.array([measure(known.gram_dd, known.gram_dg, known.gram_gg) for known in found])
-    return Efficiency(length * np.array(fulls), *values[:, :3].T, values[:, 4:], values[:, 3])
+    rho, low, high, slope = values[:, :4].T
+    return Efficiency(length * np.array(fulls), rho, low, high, values[:, 4:], slope)
 
 
 def drift_after(play: Play, runs: Sequence[Run], full: int) -> DriftRecord | None:

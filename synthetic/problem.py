@@ -12,7 +12,7 @@ import numpy as np
 import sympy
 from numpy.typing import NDArray
 
-from . import constants, kernels
+from . import constants, kernels, regularity
 from .arrivals import Arrival, Random
 from .compiled import module_of
 from .constants import Fact
@@ -88,7 +88,7 @@ class Problem:
         for i in range(len(self._f)):
             first = self._f.index(self._f[i])
             if first == i:
-                constants.require_differentiable(f"component {i}", self._f[i], parts[i], self._x, self._bounds)
+                regularity.require_differentiable(f"component {i}", self._f[i], parts[i], self._x, self._bounds)
 
     @property
     def _bounds(self) -> list[tuple[float, float]]:

@@ -8,9 +8,9 @@ import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepscope.synthetic import constants
 from stepscope.synthetic.arrivals import Random
-from stepscope.synthetic.pieces import shape
+from stepscope.synthetic.convexity import shape
+from stepscope.synthetic.numeric import numeric
 from stepscope.synthetic.problem import Problem
 
 x, y = sympy.symbols("x y", real=True)
@@ -211,7 +211,7 @@ def test_what_is_proved_holds(expr, seed):
     """Jensen's inequality at midpoints and the range at random points: no proof of a falsehood, up to rounding."""
     box = {x: (-1.5, 1.0), y: (-0.5, 2.0)}
     proved = shape(expr, box)
-    f = constants._numeric(expr, (x, y))
+    f = numeric(expr, (x, y))
     lower, upper = np.array(list(box.values())).T
     a, b = np.random.default_rng(seed).uniform(lower, upper, (2, 200, 2))
     ends, middle = np.stack([f(a), f(b)]), f((a + b) / 2)
