@@ -25,8 +25,6 @@ from .numeric import magnitude, numeric, second_derivatives
 from .pieces import Piece, derivative, number, one_sided, roots, value
 from .search import FLAT, STARTS, Bounds, even, lowest, minima, onto, polished
 
-"""`require_differentiable` is handed on for `Problem`, which asks for it here."""
-
 Array = NDArray[np.float64]
 Held = TypeVar("Held")
 
