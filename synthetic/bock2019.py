@@ -183,9 +183,9 @@ CLAIMS: tuple[Claim, ...] = (
         PAPER,
         "derived",
         -1.0,
-        0.01,
+        1e-3,
         lambda: flatness(simulate(quadratic(), "adam", 200_000, "0.01/sqrt(t)", (0.0, 0.9), eps=0.0), "b"),
         "On the slowly shrinking cycle √v = α_t/2, so e = 2 and (e g)² = α_t² = α²/t: blocks of b over a go like 1/t. "
-        "Tolerance: blocks of a hundred records each.",
+        "v recalls some ten steps, 10/4096 of the first octave's logarithm over ln 16.",
     ),
 )

@@ -1,20 +1,30 @@
 """The adaptive edge of stability, after Cohen et al. (2022, arXiv 2207.14484), on problems small enough to see it all.
 
 Full-batch Adam drives the preconditioned curvature λ_max(P⁻¹H) to where gradient descent with its momentum and a frozen
-preconditioner would stop being stable, (2+2β1)/((1−β1)η): 38/η at β1 = 0.9. That it equilibrates there is the paper's;
-that for β1 = 0 it does so exactly on a quadratic is derived here: each coordinate of the eigenbasis that P knows ends
-on the 2-cycle of `cycles.py`, which sits at the edge.
+preconditioner would stop being stable, (2+2β1)/((1−β1)η): 38/η at β1 = 0.9. That it equilibrates there is the paper's.
+
+What that means is derived here. For β1 = 0, on a quadratic, the ratio to the edge ends at 1 exactly: each coordinate of
+the eigenbasis that P knows ends on the 2-cycle of `cycles.py`, which sits at the edge. For β1 > 0 the cycle is unstable
+and the ratio saws: it rises as v forgets, and falls when x has grown. As x neither vanishes nor explodes, what is at
+equilibrium is the growth of log |x|: the time mean of the frozen step's log spectral radius is zero, up to the speed
+1−β2 at which the preconditioner moves. The mean ratio itself lies below 1, and with eps = 0 depends on β alone, for
+neither curvature nor η has a scale to be compared with.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from functools import cache
 
-from .claims import Claim
+import numpy as np
+from numpy.typing import NDArray
+
+from .claims import Claim, Estimate
 from .cycles import adaptive_edge
 from .engine import simulate
 from .orbits import edge_ratio, follow
 from .problem import Problem
+
+Array = NDArray[np.float64]
 
 PAPER = "Cohen et al. 2022, arXiv 2207.14484"
 ETA = 0.01
@@ -46,23 +56,65 @@ def heavy_ball_limit(beta1: float) -> float:
     return low
 
 
-def equilibrium(problem: Problem, betas: tuple[float, float]) -> float:
-    """Return the mean of η λ_max(P⁻¹H) (1−β1)/(2+2β1) over the second half of a run of Adam with η = 0.01.
+def well(h: float = 3.0, start: float = 0.7) -> Problem:
+    """Return h x²/2: a single coordinate, of another curvature and start than the problems above."""
+    return Problem([f"{h!r}*x**2/2"], start=start, name=f"{h:g} x²/2")
+
+
+MAKERS = {"the turned quadratic": quadratic, "(xy − 1)²/2": product, "3 x²/2": well}
+
+
+@cache
+def ratios(text: str, betas: tuple[float, float], eta: float = ETA) -> Array:
+    """Return η λ_max(P⁻¹H) (1−β1)/(2+2β1) at each step of the second half of a run of Adam, (steps,).
 
     The run is 80/(1−β2) steps long, and 2e4 at least: with eps = 0 the gradient first falls to nothing while √v falls
     to the edge, which takes some ten times the memory of v.
     """
+    problem = MAKERS[text]()
     steps = max(STEPS, round(80 / (1.0 - betas[1])))
-    orbit = follow(problem, "adam", ETA, steps, betas, eps=0.0)
-    return float(edge_ratio(problem, orbit, betas[0])[steps // 2 :].mean())
+    orbit = follow(problem, "adam", eta, steps, betas, eps=0.0)
+    return edge_ratio(problem, orbit, betas[0])[steps // 2 :]
 
 
-NEAR = 0.15
-"""What is called near 1, chosen after a look at these very runs (0.88 to 0.94), so the claims that use it describe.
+def stretches(values: Array, count: int = 16) -> Estimate:
+    """Return the mean of a series with the standard error that the means of its stretches give."""
+    means = np.array([part.mean() for part in np.array_split(values, count)])
+    return Estimate(float(values.mean()), float(means.std(ddof=1) / np.sqrt(count)))
 
-The edge is that of a frozen preconditioner, and this one forgets within 1/(1−β2) steps: at β2 = 0.9 the ratio stays
-below 0.92 for good.
-"""
+
+def apart(text: str, betas: tuple[float, float]) -> Estimate:
+    """Return by how much the mean ratio of a problem exceeds that of a single coordinate at another η."""
+    here, there = stretches(ratios(text, betas)), stretches(ratios("3 x²/2", betas, 3 * ETA))
+    return Estimate(here.value - there.value, float(np.hypot(here.error, there.error)))
+
+
+def log_radius(ratio: Array, beta1: float) -> Array:
+    """Return the log of the spectral radius of a step of the averaged heavy ball at a ratio to the edge.
+
+    Its characteristic polynomial is z² − (1 + β1 − (2 + 2β1)·ratio) z + β1; derived here.
+    """
+    trace = 1.0 + beta1 - (2.0 + 2.0 * beta1) * ratio
+    real = np.sqrt(np.maximum(trace**2 - 4.0 * beta1, 0.0))
+    radius: Array = np.log(np.maximum((np.abs(trace) + real) / 2.0, np.sqrt(beta1)))
+    return radius
+
+
+def mean_growth(text: str, betas: tuple[float, float]) -> Estimate:
+    """Return the time mean of the frozen step's log spectral radius over the second half of a run."""
+    return stretches(log_radius(ratios(text, betas), betas[0]))
+
+
+def highest(text: str, betas: tuple[float, float]) -> float:
+    """Return the largest ratio to the edge over the second half of a run."""
+    return float(ratios(text, betas).max())
+
+
+SCALELESS = (
+    "With eps = 0 a coordinate knows only x/η, so the saw is the same for all curvatures and η; standard errors from "
+    "sixteen stretches of each run."
+)
+TRANSIENT = SCALELESS + " The orbit repeats; stretches cut its repetitions, up to twenty steps in 1e4 of 0.05 each."
 
 CLAIMS: tuple[Claim, ...] = (
     *(
@@ -85,7 +137,7 @@ CLAIMS: tuple[Claim, ...] = (
             "derived",
             1.0,
             1e-6,
-            lambda beta2=beta2: equilibrium(quadratic(), (0.0, beta2)),  # type: ignore[misc]
+            lambda beta2=beta2: float(ratios("the turned quadratic", (0.0, beta2)).mean()),  # type: ignore[misc]
             "On a 2-cycle x, −x of any quadratic e·H x = 2x, so 2 is an eigenvalue of η P⁻¹H; with β1 = 0 the cycle is "
             "stable, and what is left is rounding.",
         )
@@ -93,20 +145,47 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     *(
         Claim(
-            f"Adam (0.9, {beta2}) on {text}: near the edge",
+            f"Adam (0.9, {beta2}) on {text}: mean log growth of a frozen step",
             PAPER,
-            "paper",
-            1.0,
-            NEAR,
-            lambda make=make, beta2=beta2: equilibrium(make(), (0.9, beta2)),  # type: ignore[misc]
-            "After the paper, that it equilibrates near the edge; near is 15 %, chosen after a look at the runs.",
+            "derived",
+            0.0,
+            1.0 - beta2,
+            lambda text=text, beta2=beta2: mean_growth(text, (0.9, beta2)),  # type: ignore[misc]
+            "Equilibrium, as derived here: contraction below the edge, −0.053 a step, and expansion above it cancel, "
+            "but for the 1−β2 by which v and so the preconditioner move in a step.",
         )
-        for text, make, beta2 in (
-            ("the quadratic", quadratic, 0.9),
-            ("the quadratic", quadratic, 0.99),
-            ("the quadratic", quadratic, 0.999),
-            ("(xy − 1)²/2", product, 0.9),
-            ("(xy − 1)²/2", product, 0.99),
+        for text, beta2 in (
+            ("the turned quadratic", 0.99),
+            ("the turned quadratic", 0.999),
+            ("(xy − 1)²/2", 0.99),
         )
+    ),
+    *(
+        Claim(
+            f"Adam (0.9, {beta2}) on {text}: mean ratio to the edge, less that of one coordinate at 3η",
+            PAPER,
+            "derived",
+            0.0,
+            tolerance,
+            lambda text=text, beta2=beta2: apart(text, (0.9, beta2)),  # type: ignore[misc]
+            why,
+        )
+        for text, beta2, tolerance, why in (
+            ("the turned quadratic", 0.9, 1e-4, TRANSIENT),
+            ("the turned quadratic", 0.99, 0.0, SCALELESS),
+            ("the turned quadratic", 0.999, 0.0, SCALELESS),
+            ("(xy − 1)²/2", 0.9, 1e-4, TRANSIENT),
+            ("(xy − 1)²/2", 0.99, 0.0, SCALELESS),
+        )
+    ),
+    Claim(
+        "Adam (0.9, 0.9) on 3 x²/2 stays below the edge for good: highest ratio",
+        PAPER,
+        "simulated",
+        0.912,
+        5e-4,
+        lambda: highest("3 x²/2", (0.9, 0.9)),
+        "Seen on x²/2, and scale-free; half a unit. v moves by a tenth of itself in a step, and the frozen picture "
+        "fails: x is kept up although every frozen step contracts.",
     ),
 )

@@ -36,18 +36,18 @@ CLAIMS: tuple[Claim, ...] = (
         PAPER,
         "derived",
         2.0 * math.sqrt(1e-3),
-        2.0 * math.sqrt(1e-3) / math.sqrt(T),
+        1.5 * math.sqrt(1e-3) / math.sqrt(T),
         lambda: series("0.001"),
-        "Σ t^−1/2 = 2√T + ζ(1/2) + …, so it lies ζ(1/2)/(2√T) of itself from its limit, and |ζ(1/2)| < 2.",
+        "Σ t^−1/2 = 2√T + ζ(1/2) + …, so it lies |ζ(1/2)|·√(1−θ)/√T from its limit, and |ζ(1/2)| < 1.5.",
     ),
     Claim(
         "θ_t = 1 − 1/t, α_t = t^−1/2: the ratio times √T / ln T",
         PAPER,
         "derived",
-        1.0,
-        1.0 / math.log(T),
+        1.0 + float(np.euler_gamma) / math.log(T),
+        1.0 / T,
         lambda: series("1/t") * math.sqrt(T) / math.log(T),
-        "Σ 1/t = ln T + 0.58 + …; the rest is under 1/ln T.",
+        "Σ 1/t = ln T + 0.577 + 1/(2T) − …",
     ),
     *(
         Claim(f"α_t = {alpha}, 1−θ_t = {law}", PAPER, "derived", word, 0.0, lambda a=alpha, w=law: covered(a, w), why)  # type: ignore[misc]
