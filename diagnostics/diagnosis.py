@@ -18,6 +18,7 @@ from .conditions import Condition, Decision, Growth
 from .drift import Harm, HarmDecision
 from .evidence import Evidence, gather, judged_start
 from .findings import Finding, findings_of, sentence
+from .limits import Limit, limits
 from .skewness import Skewness, skewness
 from .trace import Trace
 from .what_if import Alternative, alternatives
@@ -72,6 +73,9 @@ class Diagnosis:
     bias: Condition
     growth: Growth
     harm: Harm
+    limit: Limit
+    """What holds the run back as it stands."""
+    limit_reason: str
     what_if: tuple[Alternative, ...]
     """The same decisions under other rules, on the gradients of this run; the first is the run's own."""
     skewness: tuple[Skewness, ...]
@@ -80,7 +84,7 @@ class Diagnosis:
 
     def __str__(self) -> str:
         """Return the report as plain text: the verdict, the checks one by one, the findings."""
-        return "\n".join([*self._head(), *self._checks(), *self._imagined(), *self._listed()])
+        return "\n".join([*self._head(), *self._checks(), *self._limits(), *self._imagined(), *self._listed()])
 
     def _head(self) -> list[str]:
         facts = (
@@ -105,6 +109,9 @@ class Diagnosis:
 
     def _unsaid(self, reason: str) -> list[str]:
         return [] if sentence(reason) in self.reason else _wrap(reason, "  ")
+
+    def _limits(self) -> list[str]:
+        return [f"What limits the run now: {self.limit}.", *_wrap(self.limit_reason, "  "), ""]
 
     def _imagined(self) -> list[str]:
         if not self.what_if:
@@ -138,7 +145,7 @@ class Diagnosis:
 def diagnose(trace: Trace) -> Diagnosis:
     """Judge a run: the conditions, the growth of a, the harm test, one verdict and findings."""
     evidence = gather(trace)
-    verdict = decide(evidence)
+    verdict, limited = decide(evidence), limits(trace)
     return Diagnosis(
         verdict=verdict,
         reason=_reason(verdict, evidence),
@@ -153,6 +160,8 @@ def diagnose(trace: Trace) -> Diagnosis:
         bias=evidence.bias,
         growth=evidence.growth,
         harm=evidence.harm,
+        limit=limited.limit,
+        limit_reason=str(limited),
         what_if=alternatives(trace, evidence.start),
         skewness=skewness(trace),
         findings=findings_of(evidence),

@@ -53,11 +53,16 @@ def stage_edges(trace: Trace) -> Edges:
     return block_edges(trace.steps, SHORTEST)[::-2][::-1]
 
 
-def facts_of_stage(trace: Trace, edges: Edges, i: int) -> Facts:
-    """Return the numbers of the stage between the records edges[i-1] and edges[i], all tensors together."""
+def facts_of_stages(trace: Trace, edges: Edges) -> list[Facts]:
+    """Return the numbers of every stage, all tensors together; stage i ends at the record edges[i]."""
     sums = {name: np.nansum(trace.column(name), axis=1) for name in SUMS}
-    facts = _common(trace, sums, _typical_stepsize(trace), edges, i) | _logged(trace, edges[i - 1], edges[i])
-    return facts | (_drift(trace) if i == len(edges) - 1 else _past(trace, edges[i - 1], edges[i]))
+    stepsize, last = _typical_stepsize(trace), len(edges) - 1
+    return [
+        _common(trace, sums, stepsize, edges, i)
+        | _logged(trace, edges[i - 1], edges[i])
+        | (_drift(trace) if i == last else _past(trace, edges[i - 1], edges[i]))
+        for i in range(1, last + 1)
+    ]
 
 
 def facts_of_tensor(trace: Trace, edges: Edges, p: int) -> Facts:
@@ -131,6 +136,8 @@ def _drift(trace: Trace, p: int | None = None) -> Facts:
     if drift is None:
         return {}
     grams = drift.gram_dd, drift.gram_dg, drift.gram_gg
+    if p is not None and p >= len(drift.gram_gg):  # it came later
+        return {}
     dd, dg, gg = (np.nansum(gram, axis=0) if p is None else gram[p] for gram in grams)
     slope = measure_slope(gg, drift.first_step, drift.last_step)
     return _of_slope(slope) | _of_harm(judge_harm(dd, dg, gg, drift.first_step, drift.last_step))

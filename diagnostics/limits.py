@@ -21,7 +21,7 @@ from itertools import groupby, pairwise
 from .conditions import VARIANCE_FLOOR
 from .evidence import GRADIENTS_ALIVE
 from .instability import broken
-from .limit_facts import facts_of_stage, facts_of_tensor, stage_edges
+from .limit_facts import facts_of_stages, facts_of_tensor, stage_edges
 from .trace import Trace
 
 
@@ -90,7 +90,8 @@ def limits(trace: Trace) -> Limits:
     if len(edges) < 2:
         return Limits((), (), "Too little is recorded to tell what limits this run.", "")
     spans = [(int(trace.steps[begin]) + 1, int(trace.steps[end])) for begin, end in pairwise(edges)]
-    stages = [_judged("the whole run", span, facts_of_stage(trace, edges, i)) for i, span in enumerate(spans, 1)]
+    facts = facts_of_stages(trace, edges)
+    stages = [_judged("the whole run", *stage) for stage in zip(spans, facts, strict=True)]
     tensors = [_judged(t.name, spans[-1], facts_of_tensor(trace, edges, p)) for p, t in enumerate(trace.tensors)]
     wreck = broken(trace, spans[-1][0])
     if wreck:
