@@ -79,6 +79,11 @@ class Accumulators:
         self._held: list[object] = []
         """What a job points to and nobody else keeps."""
 
+    @property
+    def then(self) -> Array:
+        """The coefficients of every tensor's newest step, `(tensors, 6)`."""
+        return self._then
+
     def extend(self, coordinates: Sequence[Coordinates]) -> list[Accumulator]:
         """Make room for more tensors; return a handle for every row, the old ones included."""
         more = len(coordinates)

@@ -18,17 +18,20 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from . import facts
+from .alerts import Alert, Alerts
 from .glance import glance
 from .imagined import USUAL
+from .precision import held_fast
 from .recorder import Recorder
 from .sampling import Coordinates
-from .schedule import OPENING
+from .schedule import OPENING, PROVED
 from .stepsizes import reader_of
 from .trace import SUMS, Trace
 from .watcher import Outcome, Watcher
 
 if TYPE_CHECKING:
     from .diagnosis import Diagnosis
+    from .edge import Edge
     from .summary import Summary
 
 logger = logging.getLogger("stepscope")
@@ -52,11 +55,13 @@ class Monitor:
         seed: of that sample.
         what_if: rules whose stepsizes are imagined on the same gradients, such as "adam(beta2=0.99)" or "amsgrad"; ()
             for none.
+        on_alert: called with each alert, such as a surge of the updates before the loss bursts (docs/alerts.md); what
+            it raises is reported once and touches nothing.
         strict: raise what goes wrong inside the monitor, instead of reporting it once and standing aside.
 
     Raises:
-        ValueError: for an optimizer without parameters, `coordinates` below 1, an unknown rule, or a directory with
-            another run.
+        ValueError: for an optimizer without parameters, `coordinates` below 1, an unknown rule, an `on_alert` that
+            cannot be called, or a directory with another run.
     """
 
     def __init__(
@@ -68,10 +73,13 @@ class Monitor:
         coordinates: int | Literal["all"] = 4096,
         seed: int = 0,
         what_if: Sequence[str] = USUAL,
+        on_alert: Callable[[Alert], object] | None = None,
         strict: bool = False,
     ) -> None:
         facts.check_optimizer(optimizer)
         self._limit = facts.coordinate_limit(coordinates)
+        if on_alert is not None and not callable(on_alert):
+            raise ValueError(f"`on_alert` must be a function of an alert, got {type(on_alert).__name__}.")
         self.optimizer, self.model, self.seed, self.strict = optimizer, model, seed, strict
         self.directory = facts.run_directory(directory)
         self._reader = reader_of(optimizer)
@@ -83,6 +91,7 @@ class Monitor:
         rules = facts.imagined_rules(optimizer, self._reader, what_if)
         meta = facts.describe(optimizer, coordinates, seed, rules)
         self._recorder = Recorder(self.directory, meta, self._new_watchers(), rules)
+        self._alerts = Alerts(self._recorder, on_alert)
         if self._reader is None:
             self._say_unreadable()
         if self.step:
@@ -127,6 +136,26 @@ class Monitor:
                 raise ValueError(
                     f"`{name}` must be a number or a tensor with one element, got {got}; log its mean, say."
                 )
+
+    def edge(self, closure: Callable[[], torch.Tensor]) -> Edge:
+        """Measure how near the run is to the edge of stability, and record it as `edge/ratio` and `edge/sharpness`.
+
+        `closure` returns the loss of a fixed batch without calling backward. The run is left as it was; it costs some
+        twenty to fifty times a gradient, so a few points suffice. See `edge.py`.
+        """
+        from .edge import edge
+
+        if self._closed:
+            self.log()  # says why nothing more is recorded
+        found = edge(self.optimizer, closure)
+        self.log(**{"edge/ratio": found.ratio, "edge/sharpness": found.sharpness})
+        self._alerts.edge(found)
+        return found
+
+    @property
+    def alerts(self) -> list[Alert]:
+        """The alerts of this monitor so far; those of earlier processes are events of the trace."""
+        return list(self._alerts.sent)
 
     @property
     def trace(self) -> Trace:
@@ -187,6 +216,7 @@ class Monitor:
                 f"coordinates; pass `seed={state['seed']}` to Monitor."
             )
         self._recorder.restore(state["recorder"])
+        self._alerts.restart()
 
     # --- hooks ---------------------------------------------------------------------------------------------
 
@@ -230,7 +260,10 @@ class Monitor:
             self._note_nonfinite(sick)
         if self._recorder.due():
             with QUIET():
+                if self.step in PROVED:
+                    self._log_precision()
                 self._recorder.record(self._schedules())
+        self._alerts.watch()
 
     def _glance(self, step: int) -> Sequence[Watcher]:
         """Hand the sums what needs no closer look; return the watchers that do."""
@@ -258,6 +291,7 @@ class Monitor:
         self._recorder.note("state loaded", message)
         for w in self._recorder.watchers:
             w.reload(self.optimizer.state.get(w.view.param, {}))
+        self._alerts.restart()
         self._note_troubles(self._recorder.watchers)
 
     def _guarded(self, hook: Callable[[Monitor], None]) -> Callable[..., None]:
@@ -325,6 +359,10 @@ class Monitor:
 
     # --- what is noted -----------------------------------------------------------------------------------------
 
+    def _log_precision(self) -> None:
+        for name, share in held_fast(self._recorder.watchers, self.optimizer.state).items():
+            self._recorder.add_scalar(f"precision/{name}", share)
+
     def _say_unreadable(self) -> None:
         kind = type(self.optimizer).__name__
         message = (
@@ -376,6 +414,7 @@ class Monitor:
             recorder.note("nonfinite", f"NaN or infinite values in {len(where)} tensors, first {first}", first)
             recorder.save_flight()
             recorder.log.commit()
+            self._alerts.nonfinite(where.tolist())
         self._sick = sick
 
     def _note_jump(self, jumped: list[Watcher]) -> None:
@@ -387,6 +426,7 @@ class Monitor:
             went = f"the optimizer's counter went from {then:g} to {now:g}"
             self._recorder.note(kind, f"{went} in {len(jumped)} tensors", first.name)
             self._recorder.log.commit()
+            self._alerts.after_gap = True
         for w in jumped:
             w.jump = None
 
@@ -400,6 +440,7 @@ class Monitor:
             handle.remove()
         try:
             self._recorder.groups = self._schedules()
+            self._alerts.close()
             with np.errstate(all="ignore"):
                 self._recorder.finish(message, crashed)
         except Exception as fault:

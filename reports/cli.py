@@ -1,4 +1,4 @@
-"""The command line: runs that a Monitor wrote (`demo`, `diagnose`, `report`, `list`), and worlds whose answer is known.
+"""The command line: runs that a Monitor wrote (`demo`, `diagnose`, `report`, `compare`, `list`), and known worlds.
 
 Exit code 0: fine; 1: a verdict is biased or unstable, the suite found a wrong end, a claim does not hold; 2: bad input,
 said in one sentence.
@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .compare import add_compare, compare
 
 if TYPE_CHECKING:
     from ..diagnostics.diagnosis import Diagnosis
@@ -59,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parse(parser: _Parser, argv: Sequence[str]) -> argparse.Namespace:
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
     """Parse, with settings NAME=VALUE also behind options, and `--start -1,1` as well as `--start=-1,1`."""
     joined: list[str] = []
     for token in argv:
@@ -107,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("-o", "--output", type=Path, default=page, metavar="FILE", help=f"default: {page}")
     report.add_argument("--json", action="store_true", help="print JSON")
 
+    add_compare(commands)
     listing = commands.add_parser("list", help="list the runs below a directory, or known problems and methods")
     listing.add_argument("directory", type=Path, nargs="?", default=Path(), metavar="DIR", help="default: here")
     listing.add_argument("--problems", action="store_true", help="list the problems of simulate and phase")
@@ -212,6 +215,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
             return diagnose(arguments.run, as_json=arguments.json)
         case "report":
             return report(arguments.runs, arguments.output, as_json=arguments.json)
+        case "compare":
+            return compare(arguments.runs, as_json=arguments.json)
         case "list" if not (arguments.problems or arguments.methods):
             return listing(arguments.directory, as_json=arguments.json)
         case _:

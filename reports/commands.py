@@ -219,9 +219,7 @@ def _span(text: str, axis: str) -> Span:
     return name, low, high
 
 
-def _betas(
-    betas: tuple[float, ...] | None, settings: Sequence[str]
-) -> tuple[tuple[float, ...] | None, Sequence[str]]:
+def _betas(betas: tuple[float, ...] | None, settings: Sequence[str]) -> tuple[tuple[float, ...] | None, Sequence[str]]:
     """Take betas=0.9,0.99 out of the settings: so it is written for `suite`, and may be here."""
     given = [setting.partition("=")[2] for setting in settings if setting.startswith("betas=")]
     rest = [setting for setting in settings if not setting.startswith("betas=")]

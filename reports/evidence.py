@@ -156,17 +156,23 @@ def forest(harms: Sequence[tuple[str, Harm]]) -> Forest:
     )
 
 
-def harms(trace: Trace, whole: Harm, limit: int = PANELS) -> Forest:
-    """Return ρ of the run, and of the `limit` largest tensors where there are several."""
-    rows = [("the whole run", whole)]
+def judged(trace: Trace) -> tuple[Harm, ...]:
+    """Return the harm test of every tensor by itself; empty where there are too few stretches yet."""
     drift = trace.drift
-    if drift is not None and len(trace.tensors) > 1:
-        moved = np.flatnonzero(np.trace(drift.gram_gg, axis1=1, axis2=2) > 0)
-        chosen = largest(trace, moved, limit)
+    if drift is None:
+        return ()
+    grams = zip(drift.gram_dd, drift.gram_dg, drift.gram_gg, strict=True)
+    return tuple(judge_harm(dd, dg, gg, drift.first_step, drift.last_step) for dd, dg, gg in grams)
+
+
+def harms(trace: Trace, whole: Harm, each: Sequence[Harm], limit: int = PANELS) -> Forest:
+    """Return ρ of the run, and of the `limit` largest tensors where there are several, which `judged` has judged."""
+    rows = [("the whole run", whole)]
+    if len(each) > 1:
+        moved = np.array([not math.isnan(harm.z) and harm.z != 0 for harm in each])
+        chosen = largest(trace, np.flatnonzero(moved), limit)
         names = tell_apart([trace.tensors[i].name for i in chosen], NAME)
-        for name, i in zip(names, chosen, strict=True):
-            grams = (drift.gram_dd[i], drift.gram_dg[i], drift.gram_gg[i])
-            rows.append((name, judge_harm(*grams, drift.first_step, drift.last_step)))
+        rows += [(name, each[i]) for name, i in zip(names, chosen, strict=True)]
     return forest(rows)
 
 
@@ -209,8 +215,8 @@ def _rho_axis(data: Forest, ax: Axes) -> None:
 def _whisker(data: Forest, row: int, ax: Axes) -> None:
     low, high, colour = data.low[row], data.high[row], TONES[data.decisions[row]]
     if not math.isfinite(low) and not math.isfinite(high):
-        middle = ax.get_yaxis_transform()
-        ax.text(0.5, row, data.words[row], transform=middle, color=colour, ha="center", va="center")
+        place, side = _beside_the_marks(ax, uphill=data.decisions[row] is HarmDecision.HARMFUL)
+        ax.text(place, row, data.words[row], transform=ax.get_yaxis_transform(), color=colour, ha=side, va="center")
         return
     edges = ax.get_xlim()
     ax.plot([max(low, edges[0]), min(high, edges[1])], [row, row], color=colour, linewidth=2.2)
@@ -218,6 +224,20 @@ def _whisker(data: Forest, row: int, ax: Axes) -> None:
         if math.isinf(end):
             ax.plot([edge], [row], arrow, color=colour, markersize=6, clip_on=False)
     ax.plot([data.rho[row]], [row], "o", color=colour, markersize=6.5)
+
+
+def _beside_the_marks(ax: Axes, *, uphill: bool) -> tuple[float, str]:
+    """Return where words stand that no line should cross, as a share of the width, and which of their ends is there.
+
+    What goes uphill is said left of 0, the rest between 0 and 1 where there is room.
+    """
+    inverse = ax.transAxes.inverted()
+    zero, one = (float(inverse.transform(ax.transData.transform((mark, 0.0)))[0]) for mark in (0.0, 1.0))
+    if uphill and zero > 0.4:
+        return zero - 0.02, "right"
+    if one - zero > 0.24:
+        return (zero + one) / 2, "center"
+    return (one + 0.02, "left") if one < 0.6 else (zero - 0.02, "right")
 
 
 @dataclass(frozen=True)

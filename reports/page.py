@@ -8,18 +8,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..diagnostics.compare import RULE, compare
 from ..diagnostics.diagnosis import Diagnosis
-from ..diagnostics.summary import COLUMNS, Summary
+from ..diagnostics.limits import limits
+from ..diagnostics.summary import COLUMNS
 from ..diagnostics.trace import Event, Trace
+from .evidence import judged
 from .numerals import number, sentence, whole
 from .plates import Plate, comparison, plates
 from .svg import to_svg
+from .tables import STREAM, Apart, Rule, differing, parted, rules, skewness_note, tensor_cells
 from .theme import css_variables
-from .words import MARKS, Answer, Row, answers, meaning, row
+from .words import MARKS, Answer, Headline, Row, answers, headline, meaning, row
 
 EVENTS = 50
 SHARES = ("watched", "rising", "eps_bound")
 HEADS = {
+    "rho": "ρ [95 %]",
     "e_p1": "e 1 %",
     "e_p50": "e median",
     "e_p99": "e 99 %",
@@ -29,6 +34,13 @@ HEADS = {
     "rms_max": "RMS max",
     "eps_bound": "eps-bound",
     "update/weight": "step/weight",
+    "beta2*": "β2* [95 %]",
+}
+TENSOR_COLUMNS = {
+    "tensor": COLUMNS["tensor"],
+    "rho": "descent efficiency over the last half, with its 95 % interval",
+    **{name: says for name, says in COLUMNS.items() if name not in ("tensor", "formula")},
+    "beta2*": "the β2 that its rare large gradients ask for, to first order, with its 95 % interval",
 }
 
 
@@ -50,15 +62,32 @@ class Chapter:
     key: str
     row: Row
     mark: str
+    headline: Headline
     meaning: str
     answers: tuple[Answer, ...]
     diagnosis: Diagnosis
     pictures: tuple[Picture, ...]
-    summary: Summary
+    rules: tuple[Rule, ...]
+    lines: tuple[dict[str, str | float], ...]
+    """The table of tensors, a row each."""
+    skewness: str
     facts: tuple[tuple[str, str], ...]
     formulas: tuple[tuple[str, int], ...]
     events: tuple[Event, ...]
     more_events: int
+
+
+@dataclass(frozen=True)
+class Front:
+    """Everything that the page says of several runs together; columns of its tables are runs."""
+
+    names: tuple[str, ...]
+    differing: tuple[tuple[str, tuple[str, ...]], ...]
+    parted: tuple[tuple[str, tuple[Apart, ...]], ...]
+    """Columns from the second run on."""
+    same: bool
+    rule: str
+    pictures: tuple[Picture, ...]
 
 
 def render(runs: Sequence[tuple[str, Trace]], path: str | Path) -> Path:
@@ -84,29 +113,48 @@ def page(runs: Sequence[tuple[str, Trace]]) -> str:
     )
     environment.filters |= {"whole": whole, "cell": cell, "sentence": sentence}
     chapters = [chapter(f"run{i}", name, trace) for i, (name, trace) in enumerate(runs, start=1)]
-    shared = comparison([(c.row.name, c.diagnosis) for c in chapters]) if len(chapters) > 1 else []
     return environment.get_template("page.html").render(
         chapters=chapters,
-        shared=[picture(plate, "all") for plate in shared],
-        columns={HEADS.get(name, name): (name, says) for name, says in COLUMNS.items() if name != "formula"},
+        front=front(runs, chapters) if len(chapters) > 1 else None,
+        columns={HEADS.get(name, name): (name, says) for name, says in TENSOR_COLUMNS.items()},
+        stream=STREAM,
         marks=MARKS,
         light=css_variables(dark=False),
         dark=css_variables(dark=True),
     )
 
 
+def front(runs: Sequence[tuple[str, Trace]], chapters: Sequence[Chapter]) -> Front:
+    """Return what the page says of several runs together."""
+    numbered = {f"{i} {name}": trace for i, (name, trace) in enumerate(runs, start=1)}
+    found = compare(numbered)
+    shown = comparison([(name, trace, c.diagnosis) for (name, trace), c in zip(runs, chapters, strict=True)])
+    return Front(
+        names=tuple(numbered),
+        differing=tuple(differing(found)),
+        parted=tuple(parted(found)),
+        same=found.same,
+        rule=RULE,
+        pictures=tuple(picture(plate, "all") for plate in shown),
+    )
+
+
 def chapter(key: str, name: str, trace: Trace) -> Chapter:
     """Return what the page says of one run."""
     diagnosis = trace.diagnose()
+    limited, beside = limits(trace), tensor_cells(diagnosis, judged(trace))
     return Chapter(
         key=key,
         row=row(name, trace, diagnosis),
         mark=MARKS[diagnosis.verdict],
+        headline=headline(diagnosis.harm),
         meaning=meaning(diagnosis),
-        answers=answers(diagnosis),
+        answers=answers(diagnosis, limited),
         diagnosis=diagnosis,
-        pictures=tuple(picture(plate, key) for plate in plates(trace, diagnosis)),
-        summary=trace.summary(),
+        pictures=tuple(picture(plate, key) for plate in plates(trace, diagnosis, limited)),
+        rules=rules(diagnosis),
+        lines=tuple({**line, **more} for line, more in zip(trace.summary().rows, beside, strict=True)),
+        skewness=skewness_note(trace, diagnosis),
         facts=tuple(facts(trace, diagnosis)),
         formulas=tuple(Counter(tensor.formula or "none" for tensor in trace.tensors).items()),
         events=tuple(trace.events[-EVENTS:]),

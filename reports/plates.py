@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..diagnostics.diagnosis import Diagnosis
+from ..diagnostics.drift import Harm
+from ..diagnostics.limits import Limits
 from ..diagnostics.trace import Trace
-from .evidence import draw_forest, draw_overlay, draw_ratio, forest, harms, overlay, ratio
+from .efficiency import Fields, course, draw_course, draw_fields, fields
+from .evidence import draw_forest, draw_overlay, draw_ratio, forest, harms, judged, overlay, ratio
 from .figures import (
     curves,
     draw_curve,
@@ -24,8 +27,10 @@ from .figures import (
     stepsizes,
     sums,
 )
+from .limits import plate as limits_plate
 from .numerals import fixed, shorten, whole
 from .theme import SMALL, WIDE
+from .together import draw_efficiencies, draw_losses, efficiencies, losses
 from .words import rho
 
 if TYPE_CHECKING:
@@ -51,29 +56,41 @@ class Plate:
     panels: tuple[Panel, ...]
 
 
-def plates(trace: Trace, diagnosis: Diagnosis) -> list[Plate]:
-    """Return the figures of one run, those that decided first; none for a run of fewer than two records."""
+def plates(trace: Trace, diagnosis: Diagnosis, limited: Limits) -> list[Plate]:
+    """Return the figures of one run, descent efficiency first; none for a run of fewer than two records."""
     if len(trace.steps) < 2:
         return []
-    found = [_harm(trace, diagnosis), _scalars(trace)]
-    if np.any(trace.total("a") > 0):
-        found = [_ratios(trace, diagnosis), *found, _stepsizes(trace), _sums(trace), _rises(trace)]
-    return [plate for plate in (*found, _lengths(trace)) if plate.panels]
+    stepped = bool(np.any(trace.total("a") > 0))
+    found = [
+        _efficiency(trace, diagnosis),
+        limits_plate(trace, limited),
+        *([_ratios(trace, diagnosis)] if stepped else []),
+        _scalars(trace),
+        *([_stepsizes(trace), _sums(trace), _rises(trace)] if stepped else []),
+        _lengths(trace),
+    ]
+    return [plate for plate in found if plate.panels]
 
 
-def comparison(runs: Sequence[tuple[str, Diagnosis]]) -> list[Plate]:
+def comparison(runs: Sequence[tuple[str, Trace, Diagnosis]]) -> list[Plate]:
     """Return the figures that set several runs side by side."""
-    variance = overlay("b/a", [diagnosis.variance for _, diagnosis in runs])
-    bias = overlay("c⁺/a", [diagnosis.bias for _, diagnosis in runs])
-    harmed = forest([(f"{i}  {shorten(name, 30)}", run.harm) for i, (name, run) in enumerate(runs, 1)])
+    traces, found = [trace for _, trace, _ in runs], [diagnosis for _, _, diagnosis in runs]
+    variance = overlay("b/a", [diagnosis.variance for diagnosis in found])
+    bias = overlay("c⁺/a", [diagnosis.bias for diagnosis in found])
+    harmed = forest([(f"{i}  {shorten(name, 30)}", run.harm) for i, (name, _, run) in enumerate(runs, 1)])
+    over_time = efficiencies(traces, [diagnosis.harm for diagnosis in found])
     size = (WIDE[0], 1.1 + 0.32 * len(runs))
     return [
         Plate(
             "compare-harm",
-            "Which runs go against their own gradient?",
-            "ρ of each run with its 95 % interval: 1 is unbiased, between 0 and 1 is an efficiency, "
-            "an interval below 0 is uphill.",
-            (Panel("ρ of each run", partial(draw_forest, harmed), size),),
+            "Which runs go with their own gradient, and how far?",
+            "ρ of each run with its 95 % interval over its last half, and over time: 1 is unbiased, between 0 and 1 is "
+            "an efficiency, an interval below 0 is uphill. Numbers are those of the table; a curve has gaps where ρ "
+            "was not resolved.",
+            (
+                Panel("ρ of each run", partial(draw_forest, harmed), size),
+                Panel("ρ of each run over steps", partial(draw_efficiencies, over_time)),
+            ),
         ),
         Plate(
             "compare-ratios",
@@ -85,6 +102,12 @@ def comparison(runs: Sequence[tuple[str, Diagnosis]]) -> list[Plate]:
                 Panel("b/a of each run", partial(draw_overlay, variance)),
                 Panel("c⁺/a of each run", partial(draw_overlay, bias)),
             ),
+        ),
+        Plate(
+            "compare-losses",
+            "How far did each come?",
+            "Means of the logged loss between the points of each curve.",
+            (Panel("loss of each run over steps", partial(draw_losses, losses(traces))),),
         ),
     ]
 
@@ -114,20 +137,46 @@ def _ratios(trace: Trace, diagnosis: Diagnosis) -> Plate:
     )
 
 
-def _harm(trace: Trace, diagnosis: Diagnosis) -> Plate:
-    harm = diagnosis.harm
-    rows = harms(trace, harm)
-    panel = Panel(f"ρ: {rho(harm)}", partial(draw_forest, rows), (WIDE[0], 1.15 + 0.3 * len(rows.names)))
-    several = " Rows per tensor show where; the verdict uses the whole run." if len(rows.names) > 1 else ""
+def _efficiency(trace: Trace, diagnosis: Diagnosis) -> Plate:
+    harm, each = diagnosis.harm, judged(trace)
+    over_time, by_tensor = course(trace, harm), fields(trace, each)
+    rows = harms(trace, harm, each)
+    forest_size = (WIDE[0], 1.15 + 0.3 * len(rows.names))
+    panels = {
+        "ρ over steps": (len(over_time.steps) > 1, partial(draw_course, over_time), WIDE),
+        f"ρ: {rho(harm)}": (trace.drift is not None, partial(draw_forest, rows), forest_size),
+        "ρ of each tensor over steps": (by_tensor.names, partial(draw_fields, by_tensor), _map_size(by_tensor)),
+    }
     return Plate(
-        "harm",
-        "Do the steps go where the mean gradient goes?",
-        "ρ is the share of the intended descent that the steps really make, here over steps "
-        f"{whole(harm.first_step)} to {whole(harm.last_step)}, with its 95 % interval. At 1 "
-        "adaptivity costs nothing; between 0 and 1 it is an efficiency; an interval wholly below 0 "
-        f"means that the run goes uphill.{several}",
-        () if trace.drift is None else (panel,),
+        "efficiency",
+        "How much of the intended descent do the steps make?",
+        _efficiency_caption(harm, over_time=len(over_time.steps) > 1, several=len(rows.names) > 1, by_tensor=by_tensor),
+        tuple(Panel(label, draw, size) for label, (shown, draw, size) in panels.items() if shown),
     )
+
+
+def _efficiency_caption(harm: Harm, *, over_time: bool, several: bool, by_tensor: Fields) -> str:
+    """Say how to read ρ."""
+    text = (
+        "Descent efficiency ρ is the share of the descent that the stepsizes intend which the steps really make. At 1 "
+        "adaptivity costs nothing; an interval wholly below 0 means that the run goes uphill. "
+    )
+    if over_time:
+        text += (
+            "At each moment ρ is that of the half of the run before it, in the band of its 95 % interval; grey with a "
+            "question mark: not resolved, the gradients left no mean beside their noise. "
+        )
+    text += f"The verdict reads ρ of steps {whole(harm.first_step)} to {whole(harm.last_step)}, with its interval"
+    text += "; the rows per tensor show where. " if several else ". "
+    if by_tensor.names:
+        text += "The map has ρ of each tensor, without intervals: a lone red field may be chance; a dot: not resolved. "
+    if by_tensor.left_out:
+        text += f"It shows those that climb, then the largest; {by_tensor.left_out} are not shown. "
+    return text.strip()
+
+
+def _map_size(by_tensor: Fields) -> tuple[float, float]:
+    return WIDE[0], 1.15 + 0.22 * len(by_tensor.names)
 
 
 def _scalars(trace: Trace) -> Plate:

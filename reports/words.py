@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from ..diagnostics.conditions import Decision
 from ..diagnostics.diagnosis import MEANING, Diagnosis, Verdict
 from ..diagnostics.drift import Harm, HarmDecision
-from ..diagnostics.findings import NOTHING, RISES
+from ..diagnostics.findings import NOTHING
+from ..diagnostics.limits import TITLES, Limits
 from ..diagnostics.trace import Trace
+from ..diagnostics.what_if import better
 from .numerals import fixed, interval, number, sentence, whole
 
 ALARMS = (Verdict.BIASED, Verdict.UNSTABLE)
 """The verdicts that make a command end with 1."""
 
-MARKS: dict[Verdict | Decision, str] = {
+MARKS: dict[Verdict | Decision | HarmDecision, str] = {
     Verdict.CERTIFIED: "✓",
     Verdict.UNCERTIFIED: "○",
     Verdict.BIASED: "✕",
@@ -27,6 +29,8 @@ MARKS: dict[Verdict | Decision, str] = {
     Decision.HOLDS: "✓",
     Decision.VIOLATED: "✕",
     Decision.INCONCLUSIVE: "?",
+    HarmDecision.HARMFUL: "✕",
+    HarmDecision.HARMLESS: "✓",
 }
 """A sign beside each word, so that no meaning hangs on colour."""
 
@@ -40,8 +44,6 @@ ADVICE = {
     Verdict.INCONCLUSIVE: "See below what is missing.",
 }
 
-POOR = 0.5  # less than half of the intended descent left
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -50,6 +52,15 @@ class Answer:
     question: str
     short: str
     lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The first number of a report, descent efficiency, and what it says."""
+
+    number: str
+    interval: str
+    says: str
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,35 @@ def row(name: str, trace: Trace, diagnosis: Diagnosis) -> Row:
         rho=rho(diagnosis.harm),
         verdict=diagnosis.verdict,
     )
+
+
+def headline(harm: Harm) -> Headline:
+    """Return ρ, its interval where it is bounded, and a sentence that a person understands without either."""
+    if not all(map(math.isfinite, harm.interval)):
+        sign = {HarmDecision.HARMFUL: "< 0", HarmDecision.HARMLESS: "> 0"}.get(harm.decision, "?")
+        return Headline(sign, "", f"{_share(harm)}{_window(harm) if math.isfinite(harm.z) else ''}")
+    return Headline(fixed(harm.rho), interval(*harm.interval), f"{_share(harm)}{_window(harm)}")
+
+
+def _window(harm: Harm) -> str:
+    return f" Steps {whole(harm.first_step)} to {whole(harm.last_step)}."
+
+
+def _share(harm: Harm) -> str:
+    """Return in words how much of the intended descent the steps make."""
+    if math.isnan(harm.z):
+        return sentence(harm.reason)
+    if harm.decision is HarmDecision.HARMFUL:
+        return "The steps go against the mean gradient."
+    if harm.decision is HarmDecision.INCONCLUSIVE:
+        return "Not resolved: no mean gradient stands out of the noise, so the steps may go with it or against it."
+    if not math.isfinite(harm.interval[1]):
+        return "The steps descend; how much of the intended descent they make is not resolved."
+    if harm.rho >= 0.995:
+        return "The steps make all of the descent that their sizes intend."
+    made = f"{100 * harm.rho:.0f} %" if harm.rho >= 0.01 else "less than 1 %"
+    doubt = "; the interval reaches 1, so a loss is not certain" if harm.interval[1] >= 1 else ""
+    return f"Of the descent that their sizes intend, the steps make {made}{doubt}."
 
 
 def rho(harm: Harm) -> str:
@@ -124,14 +164,19 @@ def _rounded_up(steps: int) -> int:
     return math.ceil(steps / unit) * unit
 
 
-def answers(diagnosis: Diagnosis) -> tuple[Answer, ...]:
+def answers(diagnosis: Diagnosis, limited: Limits) -> tuple[Answer, ...]:
     """Return what this run answers to the four questions."""
     return (
         _certificate(diagnosis),
         _harm(diagnosis),
-        Answer("What limits the run now?", *_limits(diagnosis)),
+        Answer("What limits the run now?", str(limited.limit), tuple(map(sentence, filter(None, _told(limited))))),
         Answer("What would change it?", *_changes(diagnosis)),
     )
+
+
+def _told(limited: Limits) -> tuple[str, str]:
+    """Return what limits the run and what did so before; the title is the answer itself and need not be said again."""
+    return limited.now.removeprefix(f"{TITLES.get(limited.limit, '')} "), limited.before
 
 
 def _certificate(d: Diagnosis) -> Answer:
@@ -157,37 +202,26 @@ def _harm(d: Diagnosis) -> Answer:
     return Answer("Is there harm?", short[d.harm.decision], (sentence(d.harm.reason),))
 
 
-def _limits(d: Diagnosis) -> tuple[str, tuple[str, ...]]:
-    found = list(_limit_list(d))
-    if not found and d.verdict is Verdict.INCONCLUSIVE:
-        return "not decided", ("The judged part of this run does not tell.",)
-    if not found:
-        return "nothing seen", ("Neither noise, nor skewed stepsizes, nor a dying stepsize shows in this run.",)
-    return ", ".join(word for word, _ in found), tuple(line for _, line in found)
-
-
-def _limit_list(d: Diagnosis) -> Iterator[tuple[str, str]]:
-    if d.verdict is Verdict.UNSTABLE:
-        yield "instability", sentence(d.reason)
-    if d.verdict is Verdict.STALLED:
-        yield "dead stepsizes", sentence(d.growth.reason)
-    if d.harm.decision is HarmDecision.HARMFUL:
-        yield "skewed stepsizes", "The stepsizes lean against the gradients that matter; see the harm test."
-    elif d.harm.decision is HarmDecision.HARMLESS and d.harm.rho < POOR:
-        yield "skewed stepsizes", f"Adaptivity leaves {d.harm.rho:.0%} of the intended descent."
-    if d.variance.decision is Decision.VIOLATED:
-        ball, tends = number(float(d.variance.ratios[-1])), "rises to" if d.variance.low > RISES else "stays near"
-        yield "noise", f"The steps' noise does not die out against their length: b/a {tends} {ball}."
-    if d.annealed:
-        yield (
-            "the horizon",
-            "The learning rate is brought down at the end, which ends the run whatever it found.",
-        )
-
-
 def _changes(d: Diagnosis) -> tuple[str, tuple[str, ...]]:
     tries = list(dict.fromkeys(f.suggestion for f in d.findings if f.suggestion != NOTHING))
-    measured = "Not measured: how the same gradients would have stepped under another method."
-    if not tries:
-        return "nothing needed", (measured,)
-    return f"{len(tries)} thing{'s' * (len(tries) > 1)} to try", (*map(sentence, tries), measured)
+    lines = (*map(sentence, tries), *_imagined(d))
+    return (f"{len(tries)} thing{'s' * (len(tries) > 1)} to try" if tries else "nothing needed"), lines
+
+
+def _imagined(d: Diagnosis) -> Iterator[str]:
+    """Say what other rules would have had on the same gradients, in a sentence or two."""
+    if not d.what_if:
+        yield "Not measured: how the same gradients would have stepped under another rule."
+        return
+    own, *others = d.what_if
+    holding = better(d.what_if)
+    if holding:
+        shown = ", ".join(f"{other.rule} {number(other.c_over_a, 2)}" for other in holding)
+        yield (f"On the same gradients c⁺/a would tend to 0, from {number(own.c_over_a, 2)} as it was, under: {shown}.")
+    resolved = [other for other in others if all(map(math.isfinite, other.harm.interval))]
+    more = [other for other in resolved if other.harm.interval[0] > max(own.harm.rho, own.harm.interval[1])]
+    if more:
+        shown = ", ".join(f"{other.rule} {fixed(other.harm.rho)}" for other in more)
+        yield f"On the same gradients ρ would be higher, {fixed(own.harm.rho)} as it was, under: {shown}."
+    if not (holding or more):
+        yield "No other rule stands out on the same gradients; see the table of what would have been."

@@ -17,8 +17,13 @@ DOORS = {("diagnostics/monitor.py", "reports")}
 JUDGES = (
     "conditions",
     "drift",
+    "compare",
+    "courses",
     "efficiency",
     "limits",
+    "parting",
+    "permutation",
+    "settings",
     "skewness",
     "slope",
     "what_if",

@@ -13,9 +13,10 @@ import pytest
 from stepscope.diagnostics.conditions import block_edges
 from stepscope.diagnostics.diagnosis import diagnose
 from stepscope.diagnostics.drift import Harm, HarmDecision
+from stepscope.diagnostics.limits import limits
 from stepscope.diagnostics.trace import COLUMNS, Scalars
 from stepscope.reports import theme
-from stepscope.reports.evidence import draw_forest, forest, harms, overlay, ratio
+from stepscope.reports.evidence import draw_forest, forest, harms, judged, overlay, ratio
 from stepscope.reports.figures import curves, draw_stepsizes, lengths, rises, stepsizes, sums, thin
 from stepscope.reports.numerals import fixed, interval, number, sentence, tell_apart, typeset, whole
 from stepscope.reports.plates import comparison, plates
@@ -123,7 +124,7 @@ def test_forest_has_the_run_first_and_tells_tensors_apart(make):
     names = tuple(f"model.layers.{i}.self_attn.query_key_value.weight" for i in range(4))
     trace = make(tensors=4, names=names, rho=-2.0)
     diagnosis = diagnose(trace)
-    data = harms(trace, diagnosis.harm)
+    data = harms(trace, diagnosis.harm, judged(trace))
     assert data.names[0] == "the whole run"
     assert len(set(data.names)) == 5
     assert data.rho == pytest.approx(np.full(5, -2.0), abs=0.05)
@@ -140,6 +141,27 @@ def test_an_unbounded_interval_is_said_in_words(decision, z, words):
     assert words in to_svg(partial(draw_forest, forest([("run", harm)])), "f", "ρ")
 
 
+@pytest.mark.parametrize("tensors", [1, 3])
+def test_every_tensor_is_judged_by_itself(make, tensors):
+    trace = make(tensors=tensors, rho=0.5)
+    each = judged(trace)
+    assert [harm.rho for harm in each] == pytest.approx([0.5] * tensors, abs=0.02)
+    assert len(harms(trace, diagnose(trace).harm, each).names) == (1 if tensors == 1 else 4)
+    assert judged(make(records=0)) == ()
+
+
+def test_words_beside_the_marks_cross_none():
+    """Between 0 and 1 where that is wide, else past a mark; what climbs is said left of 0."""
+    wide = Harm(NAN, (-INF, INF), NAN, 0.1, HarmDecision.INCONCLUSIVE, "", 1, 2)
+    up = Harm(NAN, (-INF, INF), NAN, -5.8, HarmDecision.HARMFUL, "", 1, 2)
+    far = Harm(-20.0, (-30.0, -10.0), 1.0, -9.0, HarmDecision.HARMFUL, "", 1, 2)
+    for harm, company, ends in ((wide, [], "middle"), (up, [("far", far)], "end"), (wide, [("far", far)], "middle")):
+        text = to_svg(partial(draw_forest, forest([("run", harm), *company])), "f", "ρ")
+        words = "below 0" if harm is up else "not resolved"
+        (found,) = re.findall(rf"<text[^>]*text-anchor: (\w+)[^>]*>{words}", text) or [""]
+        assert found == ends, (harm.z, company)
+
+
 def test_overlay_is_relative_to_the_first_judged_block(make):
     flat, none, short = make(), make(c_plus=0.0), make(last=100)
     data = overlay("c⁺/a", [diagnose(trace).bias for trace in (flat, none, short)])
@@ -150,13 +172,14 @@ def test_overlay_is_relative_to_the_first_judged_block(make):
 
 def test_comparison_draws_odd_records(odd_trace):
     diagnosis = diagnose(odd_trace)
-    for plate in comparison([("a", diagnosis), ("b", diagnosis)]):
+    for plate in comparison([("a", odd_trace, diagnosis), ("b", odd_trace, diagnosis)]):
         for i, panel in enumerate(plate.panels):
             assert to_svg(panel.draw, f"k{i}", panel.label, panel.size).startswith("<svg")
 
 
 def test_no_figure_of_a_run_without_two_records(make):
-    assert plates(make(records=1), diagnose(make(records=1))) == []
+    trace = make(records=1)
+    assert plates(trace, diagnose(trace), limits(trace)) == []
 
 
 def test_a_run_without_stepsizes_still_shows_how_far_it_steps(make):
@@ -164,7 +187,8 @@ def test_a_run_without_stepsizes_still_shows_how_far_it_steps(make):
         ("a", "b", "c", "c_plus", "compared", "rising", "e_min", "e_p1", "e_p50", "e_p99", "e_max"), NAN
     )
     trace = make(**unread)
-    assert [plate.key for plate in plates(trace, diagnose(trace))] == ["harm", "scalars", "lengths"]
+    shown = plates(trace, diagnose(trace), limits(trace))
+    assert [plate.key for plate in shown if plate.key != "limits"] == ["efficiency", "scalars", "lengths"]
 
 
 # How an SVG sits in a page

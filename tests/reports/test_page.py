@@ -13,10 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from stepscope import Monitor
 from stepscope.diagnostics.diagnosis import Verdict, diagnose
+from stepscope.diagnostics.limits import limits
 from stepscope.diagnostics.trace import Event
+from stepscope.reports.numerals import typeset
 from stepscope.reports.page import page, render
+from stepscope.reports.tables import threshold
 from stepscope.reports.words import ADVICE, MARKS, answers, final, meaning, row
 
 EVIL = '"><img src=http://evil.example/x onerror=alert(1)></script><script>alert(2)</script>{{ 7*7 }}'
@@ -121,8 +126,9 @@ def test_one_run_is_told_in_order(make):
     trace.events.append(Event(7, "skipped", "the scaler skipped this step"))
     reader = Reader(page([("uphill", trace)]))
     figures = [
+        "How much of the intended descent do the steps make?",
+        "What limits the run?",
         "Is there a certificate?",
-        "Do the steps go where the mean gradient goes?",
         "What did the run itself report?",
         "Which stepsizes did the optimizer really take?",
         "How do the sums grow?",
@@ -134,7 +140,16 @@ def test_one_run_is_told_in_order(make):
         "uphill", "Findings", "Figures", *figures, "Tensors", "The run's facts", "Events", "What the symbols mean",
     ]  # fmt: skip
     text = reader.text
-    order = ["biased", "More training leads further away", "Is there harm?", "Findings", "Figures", "watched: share"]
+    order = [
+        "Descent efficiency",
+        "ρ −3.00",
+        "✕ biased",
+        "More training leads further away",
+        "Is there harm?",
+        "Findings",
+        "Figures",
+        "watched: share",
+    ]
     assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
     for part in (
         "Theorem 3.1",
@@ -149,17 +164,81 @@ def test_one_run_is_told_in_order(make):
 
 def test_several_runs_begin_with_a_table_that_leads_to_each(several, runs):
     reader = Reader(several)
-    assert reader.headings[:4] == [
+    assert reader.headings[:7] == [
         "3 runs compared",
+        "What differs",
+        "Where they part from the first",
         "Side by side",
-        "Which runs go against their own gradient?",
+        "Which runs go with their own gradient, and how far?",
         "Which ratios fall towards 0?",
+        "How far did each come?",
     ]
     table = several[: several.index("</table>")]
     for i, (name, trace) in enumerate(runs, start=1):
         assert f'<a href="#run{i}">{name}</a>' in table
         assert f"</span> {trace.diagnose().verdict}</span>" in table
     assert [str(trace.diagnose().verdict) for _, trace in runs] == ["uncertified", "biased", "certified"]
+
+
+@pytest.fixture(scope="module")
+def watched(monitored):
+    return page([("run", monitored)])
+
+
+@pytest.fixture(scope="module")
+def monitored():
+    """Adam with a small β2 on gradients that are rarely large, with everything that a monitor measures beside."""
+    rng = np.random.default_rng(0)
+    x = torch.nn.Parameter(torch.zeros(200))
+    optimizer = torch.optim.Adam([("x", x)], lr=1e-3, betas=(0.0, 0.7))
+    with Monitor(optimizer) as monitor:
+        for _ in range(1000):
+            x.grad = torch.tensor(np.where(rng.random(200) < 0.1, 10.0, -0.5), dtype=torch.float32)
+            optimizer.step()
+        return monitor.trace
+
+
+def test_what_other_rules_would_have_had_stands_beside_whose_gradients_they_are(monitored, watched):
+    reader = Reader(watched)
+    assert "What if: other rules on the gradients of this run" in reader.headings
+    told = reader.text.split("What if: other rules")[1]
+    for other in monitored.diagnose().what_if:
+        assert other.rule in told
+    assert "The stream is that of the run that was made" in told
+    assert "amsgrad=True" not in told.split("The stream")[0]
+
+
+def test_the_table_of_tensors_has_rho_first_and_what_is_asked_of_beta2(monitored, watched):
+    diagnosis = monitored.diagnose()
+    table = watched[watched.index('aria-label="table of tensors"') :]
+    heads = re.findall(r"<th [^>]*>([^<]*)</th>", table)
+    assert heads[:2] == ["tensor", "ρ [95 %]"]
+    assert heads[-1] == "β2* [95 %]"
+    assert threshold(diagnosis.skewness[1]) in table
+    assert "β2 = 0.7 lies below it" in table
+
+
+def test_rho_is_the_first_figure_and_over_time(watched):
+    figures = re.findall(r'<figure id="([^"]+)"', watched)
+    assert figures[0] == "run1-efficiency"
+    assert 'aria-label="ρ over steps"' in watched
+
+
+def test_runs_that_are_one_run_are_said_to_be(make):
+    text = Reader(page([("one", make(records=1)), ("same", make(records=1))])).text
+    assert "these are the same run, number for number" in text
+    assert "Where they part" not in text
+
+
+def test_what_differs_and_where_is_in_the_report(make):
+    other = make(records=1, rho=-3.0)
+    other.meta["hyperparameters"] = [{"lr": 0.2, "betas": [0.9, 0.99], "amsgrad": False}]
+    text = page([("one", make(records=1)), ("other", other)])
+    differing = text[text.index("What differs") : text.index("Where they part")]
+    assert re.findall(r"<td>([^<]*)</td>", differing) == ["lr", "0.1", "0.2"]
+    parted = text[text.index("Where they part") : text.index("Side by side")]
+    assert "<td>ρ</td>" in parted
+    assert "<b>apart from step" in parted
 
 
 def test_every_odd_record_has_a_page_and_its_figures(odd_trace):
@@ -169,7 +248,7 @@ def test_every_odd_record_has_a_page_and_its_figures(odd_trace):
 
 def test_two_hundred_tensors_stay_below_two_megabytes(make):
     names = tuple(f"model.layers.{p // 4}.block.{'qkvo'[p % 4]}_proj.weight" for p in range(200))
-    trace = make(last=1_000_000, records=2000, tensors=200, names=names)
+    trace = make(last=1_000_000, records=600, tensors=200, names=names)
     trace.values[:, :, -9:] *= np.random.default_rng(0).random((len(trace.steps), 200, 9))
     assert len(page([("one", trace), ("two", trace)]).encode()) < 2_000_000
 
@@ -188,12 +267,12 @@ def test_every_verdict_has_a_sign_words_and_a_colour(make):
 @pytest.mark.parametrize(
     ("columns", "shorts"),
     [
-        ({}, ("no", "none seen", "nothing seen")),
-        ({"c_plus": 0.0}, ("yes", "none seen", "nothing seen")),
-        ({"rho": -3.0}, ("no", "yes", "skewed stepsizes")),
-        ({"rho": 0.2}, ("no", "none seen", "skewed stepsizes")),
-        ({"last": 50}, ("not decided", "none seen", "not decided")),
-        ({"b": "a"}, ("no", "none seen", "noise")),
+        ({}, ("no", "none seen")),
+        ({"c_plus": 0.0}, ("yes", "none seen")),
+        ({"rho": -3.0}, ("no", "yes")),
+        ({"rho": 0.2}, ("no", "none seen")),
+        ({"last": 50}, ("not decided", "none seen")),
+        ({"b": "a"}, ("no", "none seen")),
     ],
     ids=str,
 )
@@ -202,8 +281,11 @@ def test_the_four_questions_are_answered_from_the_decisions(make, columns, short
     if "b" in columns:  # b grows as a does: a noise ball
         trace.column("b")[:] = trace.column("a")
         trace.groups["lr"][:] = 0.1
-    said = answers(diagnose(trace))
-    assert tuple(answer.short for answer in said[:3]) == shorts
+    limited = limits(trace)
+    said = answers(diagnose(trace), limited)
+    assert tuple(answer.short for answer in said[:2]) == shorts
+    assert said[2].short == str(limited.limit)
+    assert typeset(limited.now).endswith(said[2].lines[0].split(" ", 1)[1])  # but for how it begins
     assert said[3].short.endswith("to try") or said[3].short == "nothing needed"
     assert all(line.endswith(".") for answer in said for line in answer.lines)
 
