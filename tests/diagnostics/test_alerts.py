@@ -452,9 +452,9 @@ def test_the_signals_against_their_slow_twin(seed, spread, trend, burst, gauged)
 
 
 def test_the_rate_of_false_surges_is_the_one_that_theory_gives():
-    """Independent Pareto steps, tail index α of RMS_t: k of them pass F times the largest of n once in F^(αk)·C(n+k, k).
+    """Of independent Pareto steps of tail index α, k pass F times the largest of n once in F^(αk)·C(n+k, k).
 
-    With α = 1/2, far heavier than gradients are, and so often enough to be counted; 4σ of a Poisson number: 6e-5.
+    With α = 1/2, far heavier than gradients are, so often enough to be counted; 4σ of a Poisson number: 6e-5.
     """
     rng, tail, tensors = np.random.default_rng(0), 0.5, 40_000
     seen, found, expected = Signals(), 0, 0.0
