@@ -41,8 +41,6 @@ SLIGHT = 1e-4
 """Share of the weights below which a step does no harm, however large for its tensor: a thousand move a tenth."""
 DOWNHILL = 0.5
 """Cosine of gradient and earlier momentum from which the steps went where they should: the loss falls ever faster."""
-GROWN = 1.5
-"""Times that a stepsize has grown while v decayed alone, since it was last judged."""
 LOOKS = 5
 """Looks at the momentum whose median tells oscillation from noise."""
 FEWEST_MEMBERS = 8
@@ -54,7 +52,7 @@ TURNS = 2
 AWAY = 0.9
 """Ratio below which a run has left the edge of stability again."""
 
-NONFINITE, G2, RMS2, TAKEN = (SUMS.index(name) for name in ("nonfinite", "g2", "rms2", "steps"))
+NONFINITE, B, G2, RMS2, TAKEN = (SUMS.index(name) for name in ("nonfinite", "b", "g2", "rms2", "steps"))
 SCALE, BETA1 = 2, 4  # places among the coefficients
 
 
@@ -92,16 +90,12 @@ class Leap(NamedTuple):
 class Decay:
     """What is known of a tensor whose v decays alone."""
 
-    run: float
+    run: float = 0.0
     """Steps of it at the newest look."""
-    stepsize: float
-    """The median stepsize, and then the learning rate and the mean log ‖g‖², when it was last judged."""
-    lr: float
-    size: float
-    first: tuple[float, float]
-    """The median stepsize and log ‖g‖² at the first look."""
     kept: list[float] = field(default_factory=list)
-    """What the momentum kept of the gradient, at the looks before it is judged."""
+    """What the momentum kept of the gradient, at the newest looks."""
+    size: float = math.inf
+    """The mean log ‖g‖² when it was last judged."""
 
 
 class Quiet:
@@ -319,7 +313,7 @@ class Alerts:
     def _growth(self) -> Alert | None:
         """Judge a v that decays alone by whether the steps have begun to overshoot.
 
-        Then gradients flip their sign from step to step, and no longer fall as v does: by the half at most. Flipping
+        Then the gradients flip their sign from step to step and, while the stepsizes double, fall no further. Flipping
         leaves (1-β1)/(1+β1) of their size in the momentum; white noise leaves the root of that, and a steady descent
         all of it. The line is drawn half-way, on a logarithmic scale.
         """
@@ -328,14 +322,15 @@ class Alerts:
             return None
         p, last = rows[0], self._recorder.accumulators.last
         self._grown |= dict.fromkeys(rows, self._recorder.step)
-        w, decay = self._recorder.watchers[p], self._decays[p]
-        stepsize, gradient = decay.stepsize / decay.first[0], math.exp((decay.first[1] - math.log(last[p, G2])) / 2)
+        past, w = self._signals.past[p], self._recorder.watchers[p]
+        stepsize = math.sqrt(past[signals.MARK] / past[signals.FIRST])
+        gradient = math.sqrt(past[signals.FIRST + 1] / last[p, G2])
         root = w.accumulator.then[SCALE] * float(np.median(w.accumulator.root))
         return self._alert(
             "stepsize growth",
             p,
-            f"in {decay.run:.0f} steps the stepsizes of {w.name} grew {stepsize:.3g}-fold as its gradients "
-            f"fell {gradient:.3g}-fold; RMS_t is {math.sqrt(last[p, RMS2]):.2g}, and the gradient flips "
+            f"in {past[signals.RUN]:.0f} steps the stepsizes of {w.name} grew {stepsize:.3g}-fold as its gradients "
+            f"fell {gradient:.3g}-fold and no further; RMS_t is {math.sqrt(last[p, RMS2]):.2g}, and the gradient flips "
             f"from step to step in {len(rows)} of {len(last)} tensors",
             "v decays alone, for the gradients are too small for it, and the steps have become so long that they "
             "overshoot",
@@ -344,30 +339,24 @@ class Alerts:
         )
 
     def _overshot(self, p: int) -> bool:
-        """Look at the momentum once more; when that was often enough, judge, and wait for the stepsize to grow on."""
+        """Look at the momentum once more; when that was often enough, judge, and wait till the stepsize has doubled."""
         found, beta1 = self._now(p), self._recorder.watchers[p].accumulator.then[BETA1]
         if found is None or beta1 <= 0 or len(found[0]) < FEWEST_MEMBERS:
             return False
-        w, run, decay = self._recorder.watchers[p], self._signals.past[p, signals.RUN], self._decays.get(p)
-        stepsize, lr = float(np.median(w.accumulator.stepsizes())), w.accumulator.then[0]
-        if decay is None or run < decay.run:
-            size = math.log(self._recorder.accumulators.last[p, G2])
-            decay = self._decays[p] = Decay(run, stepsize, lr, math.inf, (stepsize, size))
-        decay.run = run
-        # By v, whatever the schedule did, and in effect: a schedule that falls makes up for v.
-        if stepsize < GROWN * decay.stepsize * max(1.0, lr / decay.lr):
-            self._signals.wait(p)
-            return False
         e, m, g = found
+        run = self._signals.past[p, signals.RUN]
+        decay = self._decays.get(p)
+        if decay is None or run < decay.run:
+            decay = self._decays[p] = Decay()
+        decay.run = run
         decay.kept.append(_length(e * m) / _length(e * g))
         if len(decay.kept) < LOOKS:
             return False
+        last, then = self._recorder.accumulators.last[p], self._recorder.accumulators.then[p]
         flips = float(np.median(decay.kept)) < ((1 - beta1) / (1 + beta1)) ** 0.75
-        before, decay.size = decay.size, self._signals.size(p)
-        decay.stepsize, decay.lr = stepsize, lr
+        before, decay.size = decay.size, self._signals.judged(p, last[B] / last[G2], then[0])
         decay.kept.clear()
-        self._signals.wait(p)
-        return flips and decay.size > before - math.log(GROWN)  # half of log GROWN², by which v has fallen
+        return flips and decay.size >= before
 
     def _drift(self) -> Alert | None:
         """Judge whether the steps of the last half of the run went against the mean gradient, twice in a row."""
