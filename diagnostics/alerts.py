@@ -41,6 +41,8 @@ SLIGHT = 1e-4
 """Share of the weights below which a step does no harm, however large for its tensor: a thousand move a tenth."""
 DOWNHILL = 0.5
 """Cosine of gradient and earlier momentum from which the steps went where they should: the loss falls ever faster."""
+GROWN = 1.25
+"""Times that a stepsize has grown while v decayed alone, since it was last judged."""
 LOOKS = 5
 """Looks at the momentum whose median tells oscillation from noise."""
 FEWEST_MEMBERS = 8
@@ -52,7 +54,7 @@ TURNS = 2
 AWAY = 0.9
 """Ratio below which a run has left the edge of stability again."""
 
-NONFINITE, B, G2, RMS2, TAKEN = (SUMS.index(name) for name in ("nonfinite", "b", "g2", "rms2", "steps"))
+NONFINITE, G2, RMS2, TAKEN = (SUMS.index(name) for name in ("nonfinite", "g2", "rms2", "steps"))
 SCALE, BETA1 = 2, 4  # places among the coefficients
 
 
@@ -90,12 +92,16 @@ class Leap(NamedTuple):
 class Decay:
     """What is known of a tensor whose v decays alone."""
 
-    run: float = 0.0
+    run: float
     """Steps of it at the newest look."""
+    stepsize: float
+    """The median stepsize, and then the learning rate and the mean log ‖g‖², when it was last judged."""
+    lr: float
+    size: float
+    first: tuple[float, float]
+    """The median stepsize and log ‖g‖² at the first look."""
     kept: list[float] = field(default_factory=list)
-    """What the momentum kept of the gradient, at the newest looks."""
-    size: float = math.inf
-    """The mean log ‖g‖² when it was last judged."""
+    """What the momentum kept of the gradient, at the looks before it is judged."""
 
 
 class Quiet:
@@ -160,12 +166,12 @@ class Alerts:
         self.after_gap = False
         if suspected & signals.RATE:
             self._leap = self._leapt()
+        if self._leap:
+            found.append(self._rate(self._leap))
         if suspected & signals.SURGE:
             found.append(self._surge())
         if suspected & signals.DECAY:
             found.append(self._growth())
-        if self._leap:
-            found.append(self._rate(self._leap))
         if due:
             found.append(self._drift())
         return [alert for alert in found if alert is not None]
@@ -257,7 +263,7 @@ class Alerts:
         rows = self._signals.suspected(signals.SURGE)
         past[rows, signals.QUIET] = BLOCK
         rows = [p for p in rows if self._overshoots(p)]
-        if not rows:
+        if not rows or (self._leap and not self._leap.told):  # a leap makes surges: `_rate` judges what they do
             return None
         of_root, of_gradient = np.sqrt(past[:, [signals.TIMES, signals.TIMES + 1]]).T
         factors = np.maximum(of_root, of_gradient / LOOSER)
@@ -313,7 +319,7 @@ class Alerts:
     def _growth(self) -> Alert | None:
         """Judge a v that decays alone by whether the steps have begun to overshoot.
 
-        Then the gradients flip their sign from step to step and, while the stepsizes double, fall no further. Flipping
+        Then gradients flip their sign from step to step, and no longer fall as v does: by the half at most. Flipping
         leaves (1-β1)/(1+β1) of their size in the momentum; white noise leaves the root of that, and a steady descent
         all of it. The line is drawn half-way, on a logarithmic scale.
         """
@@ -322,15 +328,14 @@ class Alerts:
             return None
         p, last = rows[0], self._recorder.accumulators.last
         self._grown |= dict.fromkeys(rows, self._recorder.step)
-        past, w = self._signals.past[p], self._recorder.watchers[p]
-        stepsize = math.sqrt(past[signals.MARK] / past[signals.FIRST])
-        gradient = math.sqrt(past[signals.FIRST + 1] / last[p, G2])
+        w, decay = self._recorder.watchers[p], self._decays[p]
+        stepsize, gradient = decay.stepsize / decay.first[0], math.exp((decay.first[1] - math.log(last[p, G2])) / 2)
         root = w.accumulator.then[SCALE] * float(np.median(w.accumulator.root))
         return self._alert(
             "stepsize growth",
             p,
-            f"in {past[signals.RUN]:.0f} steps the stepsizes of {w.name} grew {stepsize:.3g}-fold as its gradients "
-            f"fell {gradient:.3g}-fold and no further; RMS_t is {math.sqrt(last[p, RMS2]):.2g}, and the gradient flips "
+            f"in {decay.run:.0f} steps the stepsizes of {w.name} grew {stepsize:.3g}-fold as its gradients "
+            f"fell {gradient:.3g}-fold; RMS_t is {math.sqrt(last[p, RMS2]):.2g}, and the gradient flips "
             f"from step to step in {len(rows)} of {len(last)} tensors",
             "v decays alone, for the gradients are too small for it, and the steps have become so long that they "
             "overshoot",
@@ -339,24 +344,29 @@ class Alerts:
         )
 
     def _overshot(self, p: int) -> bool:
-        """Look at the momentum once more; when that was often enough, judge, and wait till the stepsize has doubled."""
+        """Look at the momentum once more; when that was often enough, judge, and wait for the stepsize to grow on."""
         found, beta1 = self._now(p), self._recorder.watchers[p].accumulator.then[BETA1]
         if found is None or beta1 <= 0 or len(found[0]) < FEWEST_MEMBERS:
             return False
-        e, m, g = found
-        run = self._signals.past[p, signals.RUN]
-        decay = self._decays.get(p)
+        w, run, decay = self._recorder.watchers[p], self._signals.past[p, signals.RUN], self._decays.get(p)
+        stepsize, lr = float(np.median(w.accumulator.stepsizes())), w.accumulator.then[0]
         if decay is None or run < decay.run:
-            decay = self._decays[p] = Decay()
+            size = math.log(self._recorder.accumulators.last[p, G2])
+            decay = self._decays[p] = Decay(run, stepsize, lr, math.inf, (stepsize, size))
         decay.run = run
-        decay.kept.append(_length(e * m) / _length(e * g))
+        # By v, whatever the schedule did, and in effect: a schedule that falls makes up for v.
+        if stepsize < GROWN * decay.stepsize * max(1.0, lr / decay.lr):
+            self._signals.wait(p)
+            return False
+        decay.kept.append(_keeps(*found))
         if len(decay.kept) < LOOKS:
             return False
-        last, then = self._recorder.accumulators.last[p], self._recorder.accumulators.then[p]
         flips = float(np.median(decay.kept)) < ((1 - beta1) / (1 + beta1)) ** 0.75
-        before, decay.size = decay.size, self._signals.judged(p, last[B] / last[G2], then[0])
+        before, decay.size = decay.size, self._signals.size(p)
+        decay.stepsize, decay.lr = stepsize, lr
         decay.kept.clear()
-        return flips and decay.size >= before
+        self._signals.wait(p)
+        return flips and decay.size > before - math.log(GROWN)  # half of log GROWN², by which v has fallen
 
     def _drift(self) -> Alert | None:
         """Judge whether the steps of the last half of the run went against the mean gradient, twice in a row."""
@@ -455,6 +465,11 @@ class Alerts:
             if not self._complained:
                 logger.error("stepscope: `on_alert` failed: %s: %s", type(fault).__name__, fault)
             self._complained = True
+
+
+def _keeps(e: Array, m: Array, g: Array) -> float:
+    """Return how much of the gradient the momentum keeps, as the steps weigh them: little where gradients flip."""
+    return _length(e * m) / _length(e * g)
 
 
 def _length(x: Array) -> float:

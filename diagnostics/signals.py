@@ -35,18 +35,16 @@ LEAP = 10.0
 """Times the largest learning rate so far; warm-ups that begin at a tenth are in use (He et al. 2016, 4.2)."""
 LOW = 0.1
 """RMS_t below which g² is no hundredth of what v forgets in a step: v decays as if there were no gradient."""
-GROWN = 2.0
-"""Times that a stepsize has grown in such a stretch, since it began or was last judged."""
 EVERY = 16
 """Steps between two suspicions of the same stretch."""
 
 SURGE, DECAY, RATE = 1, 2, 4
 """What is suspected of a tensor, as bits of its flag."""
 
-G2, RMS2, B, STEPS = (SUMS.index(name) for name in ("g2", "rms2", "b", "steps"))
+G2, RMS2, STEPS = (SUMS.index(name) for name in ("g2", "rms2", "steps"))
 LR, SCALE = 0, 2  # places among the coefficients
 
-TAKEN, CLOSED, OPEN, QUIET, TOP, LEAPT, BEFORE, PEAK, PAST, TIMES, OVER, RUN, FIRST, MARK, LOGS, SINCE, WIDTH = (
+TAKEN, CLOSED, OPEN, QUIET, TOP, LEAPT, BEFORE, PEAK, PAST, TIMES, OVER, RUN, NEXT, LOGS, SINCE, WIDTH = (
     0,  # steps that the history has
     1,  # blocks closed
     2,  # steps of the open block
@@ -59,11 +57,10 @@ TAKEN, CLOSED, OPEN, QUIET, TOP, LEAPT, BEFORE, PEAK, PAST, TIMES, OVER, RUN, FI
     11,  # the newest step's in units of those, 2
     13,  # steps running above four bounds, on RMS_t² for two and for three steps and on ‖g‖² likewise, 4
     17,  # steps of the stretch with a low RMS_t
-    18,  # its first b/‖g‖² and ‖g‖², 2
-    20,  # b/‖g‖² and the learning rate when it was last judged, 2
-    22,  # Σ log ‖g‖² since then
-    23,  # steps since then
-    24,
+    18,  # how many it should have before it is suspected
+    19,  # Σ log ‖g‖² since it was last judged
+    20,  # steps since then
+    21,
 )
 """Columns of what is remembered of a tensor."""
 
@@ -89,12 +86,15 @@ class Signals:
         """Return the tensors of which this is suspected."""
         return np.flatnonzero(self.flags & kind).tolist()
 
-    def judged(self, tensor: int, e2: float, lr: float) -> float:
-        """Return the mean log ‖g‖² since the decay of v was last judged; count anew from here."""
-        past = self.past[tensor]
-        mean = past[LOGS] / past[SINCE]
-        past[[MARK, MARK + 1, LOGS, SINCE]] = e2, lr, 0.0, 0.0
-        return float(mean)
+    def wait(self, tensor: int) -> None:
+        """Suspect a decay again when its stretch has become longer by a fifth."""
+        self.past[tensor, NEXT] = 1.2 * self.past[tensor, RUN]
+
+    def size(self, tensor: int) -> float:
+        """Return the mean log ‖g‖² of the stretch since this was last asked."""
+        logs, since = self.past[tensor, [LOGS, SINCE]]
+        self.past[tensor, [LOGS, SINCE]] = 0.0
+        return float(logs / since)
 
     def forget(self) -> None:
         """Begin the histories anew: what comes is not the successor of what was."""
@@ -114,7 +114,7 @@ def look(last: Array, then: Array, pasts: Array, peaks: Array, flags: NDArray[np
             if past[TAKEN] > OPENING:
                 flags[p] |= RATE if leaps(past, lr) else 0
                 flags[p] |= SURGE if surges(past, rms2, g2, gauged) else 0
-                flags[p] |= DECAY if gauged and decays(past, rms2, g2, last[p, B], lr) else 0
+                flags[p] |= DECAY if gauged and decays(past, rms2, g2) else 0
                 remember(past, peaks[p], rms2, g2, lr)
             past[TOP] = max(past[TOP], lr)
             suspected |= flags[p]
@@ -149,27 +149,19 @@ def surges(past: Array, rms2: float, g2: float, gauged: bool) -> bool:
 
 
 @inner()
-def decays(past: Array, rms2: float, g2: float, b: float, lr: float) -> bool:
-    """Return whether v decays alone, with the stepsize grown and the gradient shrunken since it began to.
-
-    The stepsize where there is gradient is sqrt(b/‖g‖²). It must have grown by v, whatever the schedule did, and in
-    effect: a schedule that falls makes up for v.
-    """
+def decays(past: Array, rms2: float, g2: float) -> bool:
+    """Return whether v has decayed alone for long, and it is time to see what has become of the stepsizes."""
     if g2 <= 0.0:
         return False
     if rms2 >= LOW * LOW:
         past[RUN] = 0.0
         return False
-    e2 = b / g2
     if past[RUN] == 0.0:
-        past[FIRST], past[FIRST + 1] = e2, g2
-        past[MARK], past[MARK + 1], past[LOGS], past[SINCE] = e2, lr, 0.0, 0.0
+        past[NEXT], past[LOGS], past[SINCE] = BLOCK, 0.0, 0.0
     past[RUN] += 1.0
     past[SINCE] += 1.0
     past[LOGS] += math.log(g2)
-    by_schedule = max(1.0, lr / past[MARK + 1])
-    grown = e2 > (GROWN * by_schedule) ** 2 * past[MARK]
-    return bool(grown and g2 < past[FIRST + 1] and past[RUN] % EVERY == 0.0)
+    return bool(past[RUN] >= past[NEXT] and past[RUN] % EVERY == 0.0)
 
 
 @inner()
