@@ -230,7 +230,7 @@ FAULTS = (
     Fault("bfloat16 state", half_precision_state, ("limited by precision",), loss_tells=False),
     Fault("resumed without state", state_lost, ("moment reset", "The run was interrupted"), loss_tells=False),
     Fault("eps too large", large_eps, ("eps decides",), loss_tells=False),
-    Fault("eps too small", small_eps, ("Descent efficiency 0.",), loss_tells=False),
+    Fault("eps too small", small_eps, ("eps is too small",), loss_tells=False),
     Fault("dead stepsize α/t²", dead_stepsize, ("stalled",), loss_tells=False),
     Fault("NaN in one gradient", one_nan, ("nonfinite", "The run broke")),
     Fault("one exploding layer", exploding_layer, ("update surge: in 2.weight",)),

@@ -16,6 +16,8 @@ from .trace import Event, Trace
 
 EPS_SHARE = 0.1  # below that, eps moves too few coordinates to matter
 SPIKE = 5.0  # stationary gradients keep RMS_t near 1, a single Gaussian coordinate below 5
+ROUNDING = float(np.finfo(np.float32).eps)
+HUNDREDTH = 0.01  # of the coordinates: those above the 99 % quantile
 ROUGH_SAMPLE = 0.1
 
 
@@ -75,6 +77,27 @@ def eps_bound(e: Evidence) -> Finding | None:
         trace_names(e.trace, share > EPS_SHARE),
         e.window,
         "Fine if meant so; otherwise lower eps or scale up the loss, as the gradients are no larger than eps.",
+    )
+
+
+def eps_too_small(e: Evidence) -> Finding | None:
+    """Report coordinates that step in full although their gradients are below the rounding of others."""
+    with np.errstate(all="ignore"):
+        ratio = e.trace.column("e_p99")[-1:] / e.trace.column("e_min")[-1:]
+        bound = e.increment("eps_bound") / e.increment("active")
+    tiny = np.flatnonzero((ratio > 1 / ROUNDING).any(axis=0) & (bound < HUNDREDTH / 2))
+    if not len(tiny):
+        return None
+    worst = int(tiny[np.argmax(ratio[-1, tiny])])
+    return Finding(
+        "eps is too small: rounding may step as far as the gradient",
+        f"In {len(tiny)} of {len(bound)} tensors a hundredth of the coordinates or more have gradients below the "
+        f"rounding of the largest there, and step as far as any other: in {e.trace.tensors[worst].name} their "
+        f"stepsizes are {ratio[-1, worst]:.0e} times the smallest.",
+        "docs/theory.md 1.5",
+        trace_names(e.trace, np.isin(np.arange(len(bound)), tiny)),
+        e.window,
+        "Raise eps to where the smallest useful gradients lie, unless their inputs are meant to be so small.",
     )
 
 
@@ -169,6 +192,7 @@ RECORD_FINDINGS: tuple[Callable[[Evidence], Finding | None], ...] = (
     survived,
     spikes,
     eps_bound,
+    eps_too_small,
     dormant,
     interruptions,
     unreadable,

@@ -196,11 +196,13 @@ class Watcher:
         """Compare the rebuilt step with Δθ; return the mismatch in words, None where the formula holds.
 
         Each coordinate of Δθ carries the rounding of θ before and after, half a unit in the last place each, and
-        one more where the decay is a step of its own: 2·eps·|θ| bounds it.
+        one more where the decay is a step of its own: 2·eps·|θ| bounds it. A coordinate whose second moment came to 0
+        while it still moves has underflown: it has no stepsize, here or in the sums.
         """
         before, after = self.view.before["theta"].astype(np.float64), self.theta()
         moved, rebuilt = after - before, rebuilt_step(reader, self.view, now, v)
-        sound = np.isfinite(moved) & np.isfinite(rebuilt)
+        underflown = (v == 0) & (reader.direction(self.view) != 0)
+        sound = np.isfinite(moved) & np.isfinite(rebuilt) & ~underflown
         unit = torch.finfo(self.view.param.dtype).eps
         rounding = 2 * unit * float(np.linalg.norm(np.maximum(np.abs(before), np.abs(after))[sound]))
         error = float(np.linalg.norm(moved[sound] - rebuilt[sound]))

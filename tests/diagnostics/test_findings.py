@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from stepscope import Monitor
 from stepscope.diagnostics import findings, findings_record
 from stepscope.diagnostics.conditions import Decision
 from stepscope.diagnostics.evidence import gather
@@ -63,6 +65,25 @@ def test_a_count_that_is_not_finite_counts_nothing(short):
     trace = replace(short.trace, values=short.trace.values.copy(), events=[Event(7, "nonfinite", "1 gradient is NaN.")])
     trace.values[-1, :, COLUMNS.index("nonfinite")] = math.inf
     assert "in 0 coordinate-steps and 1 events" in survived(replace(short, trace=trace)).text
+
+
+@pytest.mark.parametrize(("eps", "few", "told"), [(1e-30, 5, True), (1e-8, 5, False), (1e-30, 0, False)])
+def test_an_eps_below_the_rounding_of_the_gradients(eps, few, told):
+    """Of 200 coordinates a few have gradients 1e-9 times as large as the others'; a default eps holds them back."""
+    torch.manual_seed(0)
+    size = torch.ones(200)
+    size[:few] = 1e-9
+    x = torch.nn.Parameter(torch.zeros(200))
+    optimizer = torch.optim.Adam([("x", x)], lr=1e-3, eps=eps)
+    monitor = Monitor(optimizer, strict=True, what_if=())
+    for _ in range(300):
+        x.grad = size * torch.randn(200)
+        optimizer.step()
+    found = findings_record.eps_too_small(gather(monitor.trace))
+    assert (found is not None) is told
+    if found:
+        assert found.tensors == ("x",)
+        assert "in x their stepsizes are 1e+09 times the smallest" in found.text
 
 
 @pytest.mark.parametrize(

@@ -260,3 +260,22 @@ def test_the_directions_of_the_harm_test_add_up_to_the_way_made(rule, settings, 
     (way, theta), (later_way, later_theta) = ends[200], ends[400]
     moved = theta - later_theta
     assert np.linalg.norm(later_way - way - moved) <= tolerance * np.linalg.norm(later_way)
+
+
+def test_a_second_moment_that_underflows_while_the_momentum_lives_is_not_held_against_the_formula():
+    """With β2 = 0.5 v is 0 in float32 after 150 steps without gradient, while lr·m/eps still is 0.01 a step."""
+    torch.manual_seed(0)
+    x = torch.nn.Parameter(torch.zeros(20))
+    optimizer = torch.optim.Adam([("x", x)], lr=1e-3, betas=(0.9, 0.5))
+    monitor, way = Monitor(optimizer, strict=True, what_if=()), []
+    for step in range(400):
+        x.grad = torch.randn(20)
+        if step > 10:
+            x.grad[:5] = 0.0
+        before = x.detach().clone()
+        optimizer.step()
+        way.append((x.detach() - before)[:5].abs().max().item())
+    assert optimizer.state[x]["exp_avg_sq"][:5].max() == 0.0
+    assert max(way[150:]) > 1e-3
+    assert monitor.trace.tensors[0].formula is not None
+    assert not [event for event in monitor.trace.events if event.kind == "unreadable"]
