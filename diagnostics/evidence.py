@@ -29,7 +29,7 @@ from .trace import Trace
 
 Array = NDArray[np.float64]
 
-DORMANT = 100.0  # mean over median stepsize: exp(s²/2), so a lognormal spread of s = 3 is not enough
+DORMANT = 1e3  # mean stepsize over the gradients' own: exp(3s²/2), so a lognormal spread of s = 2 is not enough
 GRADIENTS_ALIVE = 1e-3  # ‖g‖² down a thousandfold: the run has come to rest rather than stalled
 
 
@@ -92,12 +92,18 @@ class Evidence:
             return np.asarray(np.nan_to_num(column[-1] - before, nan=0.0, posinf=0.0, neginf=0.0))
 
     def spread(self) -> Array:
-        """Return mean over median stepsize in the judged window, `(tensors,)`; 0 where unknown."""
-        if len(self.trace.steps) == 0:
+        """Return the mean stepsize over the one where the gradient is, sqrt(b/‖g‖²), `(tensors,)`; 0 where unknown.
+
+        It is the median over the judged records of what lies between them: in a run whose gradients fall, early steps
+        have the gradients and late ones the stepsizes.
+        """
+        if len(self.trace.steps) < 2:
             return np.zeros(len(self.trace.tensors))
+        names = ("a", "active", "b", "g2")
         with np.errstate(all="ignore"):
-            spread = self.increment("a") / self.increment("active") / self.trace.column("e_p50")[-1]
-        return np.where(np.isfinite(spread), spread, 0.0)
+            a, active, b, g2 = (np.diff(self.trace.column(name)[self.first_row :], axis=0) for name in names)
+            spread = a / active / np.sqrt(b / g2)
+        return np.asarray(np.median(np.where(np.isfinite(spread), spread, 0.0), axis=0))
 
     @property
     def dormant(self) -> bool:

@@ -324,7 +324,7 @@ def test_small_findings(healthy):
 
 
 def test_dormant_coordinates_are_named(healthy):
-    column(healthy, "e_p50")[:, 1] *= 1e-3
+    column(healthy, "b")[:, 1] *= 1e-8
     found = finding(diagnose(healthy), "Dormant coordinates")
     assert found.tensors == ("layer1.weight",)
     assert "In 1 of 2 tensors" in found.text

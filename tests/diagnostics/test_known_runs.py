@@ -67,3 +67,20 @@ def test_a_small_beta2_costs_descent_and_nobody_is_accused(settings, low, high):
     diagnosis = monitor.diagnose()
     assert low < diagnosis.harm.rho < high
     assert str(diagnosis.verdict) not in ("biased", "unstable")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_network_whose_units_died_is_not_certified(seed):
+    """At lr = 0.1 more than half of the coordinates lose their gradient; their a = lr/eps would meet any condition."""
+    torch.manual_seed(seed)
+    nn = torch.nn
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1, betas=(0.9, 0.95))
+    with Monitor(optimizer, model=model, what_if=()) as monitor:
+        for _, (x, y) in zip(range(3000), digits_batches(64, seed), strict=False):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    diagnosis = monitor.diagnose()
+    assert str(diagnosis.verdict) == "inconclusive"
+    assert any(found.title == "Dormant coordinates carry a" for found in diagnosis.findings)

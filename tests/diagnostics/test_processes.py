@@ -79,7 +79,7 @@ def test_a_million_steps_of_200_tensors_stay_small_and_open_fast(tmp_path):
         Watcher(p, f"layer{i}.weight", 0, Coordinates(p, 4, 0, str(i)), READERS[torch.optim.Adam])
         for i, p in enumerate(params)
     ]
-    recorder = Recorder(tmp_path / "run", describe(optimizer, 4, 0), watchers)
+    recorder = Recorder(tmp_path / "run", describe(optimizer, 4, 0, ()), watchers)
     noise = np.random.default_rng(0).uniform(0.5, 1.5, (64, *recorder.accumulators.last.shape))
     groups = {"lr": [1e-3], "beta1": [0.9], "beta2": [0.999], "weight_decay": [0.0]}
     for t in range(1_000_000):
