@@ -112,8 +112,8 @@ def dormant(e: Evidence) -> Finding | None:
     return Finding(
         "Dormant coordinates carry a",
         f"In {int(carried.sum())} of {len(carried)} tensors the mean stepsize is more than {DORMANT:g} times the "
-        f"one where the gradient is, in {e.trace.tensors[worst].name} {spread[worst]:.2g} times: coordinates with next to no "
-        f"gradient make up most of a there, so b/a and c+/a speak of them more than of those that learn.{withheld}",
+        f"one where the gradient is, in {e.trace.tensors[worst].name} {spread[worst]:.2g} times: coordinates with next "
+        f"to no gradient make up most of a there, so b/a and c+/a speak of them more than of those that learn.{withheld}",
         "docs/theory.md 1.5",
         trace_names(e.trace, carried),
         e.window,
