@@ -41,10 +41,13 @@ class Cyclic:
     order: Sequence[int]
 
     def __post_init__(self) -> None:
-        given = tuple(self.order)
-        if not given or any(index != int(index) for index in given):
+        try:
+            given = tuple(int(index) for index in self.order)
+        except (TypeError, ValueError, OverflowError):
+            given = ()
+        if not given or given != tuple(self.order):
             raise ValueError(f"`order` must be component indices, such as [0] + [1] * 100, got {self.order!r}.")
-        object.__setattr__(self, "order", tuple(int(index) for index in given))
+        object.__setattr__(self, "order", given)
 
     def weights(self, n: int) -> Array:
         """Return the share of each component in one period, `(n,)`."""
@@ -78,7 +81,10 @@ class Random:
     def __post_init__(self) -> None:
         if self.probabilities is None:
             return
-        given = tuple(float(p) for p in self.probabilities)
+        try:
+            given = tuple(float(p) for p in self.probabilities)
+        except (TypeError, ValueError):
+            raise ValueError(f"`probabilities` must be numbers, got {self.probabilities!r}.") from None
         if not all(p >= 0 for p in given) or not abs(sum(given) - 1) <= ROUNDING:
             raise ValueError(
                 f"`probabilities` must be at least 0 and sum to 1, got {given} with sum {sum(given):.10g}: "

@@ -12,6 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from .bock2019 import quadratic as well
 from .claims import Claim
 from .cycles import adaptive_edge
 from .engine import simulate
@@ -29,11 +30,6 @@ SMALL = 1e-8
 
 FLOOR = 1e-30
 """A loss beneath it counts as this much: it is rounding."""
-
-
-def well(h: float = 1.0) -> Problem:
-    """Return h x²/2, the smallest regression: one weight, one datum."""
-    return Problem([f"{h!r}*x**2/2"], start=1.0, name=f"{h:g} x²/2")
 
 
 def regression() -> Problem:

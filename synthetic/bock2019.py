@@ -20,9 +20,9 @@ PAPER = "Bock & Weiß, ICANN 2019"
 ALPHA = 0.01
 
 
-def quadratic(h: float = 1.0) -> Problem:
-    """Return h x²/2 from x = 1, without box, noise or order."""
-    return Problem([f"{h!r}*x**2/2"], start=1.0, name=f"{h:g} x²/2")
+def quadratic(h: float = 1.0, start: float = 1.0) -> Problem:
+    """Return h x²/2, without box, noise or order."""
+    return Problem([f"{h!r}*x**2/2"], start=start, name=f"{h:g} x²/2")
 
 
 def amplitude(h: float, betas: tuple[float, float], *, lr: float | str = ALPHA, eps: float = 0.0) -> float:

@@ -37,7 +37,13 @@ from .cycles import two_cycle
 from .engine import simulate
 from .problem import Problem
 from .recent import listed
-from .stationary import skewness_critical_beta2, stationary_critical_beta2, stationary_drift, stationary_rho
+from .stationary import (
+    skewness_critical_beta2,
+    skewness_remainder,
+    stationary_critical_beta2,
+    stationary_drift,
+    stationary_rho,
+)
 
 Array = NDArray[np.float64]
 x = sympy.Symbol("x", real=True)
@@ -187,12 +193,6 @@ def b_gain(beta2: float) -> float:
 def formula() -> float:
     """Return the critical β2 of the linear part from three moments."""
     return skewness_critical_beta2(*LAW) or math.nan
-
-
-def remainder() -> float:
-    """Return the third power of (1−β2) max g²/E g² at that β2: the order of the formula's relative error."""
-    p, g = np.asarray(LAW[0]), np.asarray(LAW[1])
-    return float((1 - formula()) * np.max(g**2) / (p @ g**2)) ** 3
 
 
 def critical() -> float:
@@ -360,7 +360,7 @@ FIGURE2: tuple[Row, ...] = (
     ("without tails, Adam's a ~ T^0.08", "simulated", 0.08, 0.005, repeated("a", *ADAM, LR, False), EARLIER),
     ("without tails, Adam's b/a stays as well", "derived", 0, 1e-4, sloping("b", *ADAM, LR, False), BARE),
     ("critical β2 of the tails, formula", "derived", 0.98181, 5e-6, formula, "1 − 2/(skewness − 1); half a unit."),
-    ("critical β2 of the tails, exact", "derived", formula(), remainder() * (1 - formula()), critical, RARE),
+    ("critical β2 of the tails, exact", "derived", formula(), skewness_remainder(*LAW), critical, RARE),
     ("ρ of Adam at the exact critical β2, on a tail alone", "derived", 0, 0, root_rho, ROOT),
     ("speed at the script's constant α = 0.8, β2 = 0.9", "derived", 0.1018, 5e-5, script_speed, SCRIPT),
     (

@@ -13,11 +13,13 @@ neither curvature nor η has a scale to be compared with.
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .bock2019 import quadratic as well
 from .claims import Claim, Estimate
 from .cycles import adaptive_edge
 from .engine import simulate
@@ -45,23 +47,23 @@ def product() -> Problem:
 
 def heavy_ball_limit(beta1: float) -> float:
     """Return the largest learning rate at which momentum with an averaged gradient shrinks x²/2, by bisection."""
-    well = Problem(["x**2/2"], start=1.0, name="x²/2")
+    problem = well()
     low, high = 0.0, 1000.0
     while high - low > 1e-4:
         middle = (low + high) / 2
-        trace = simulate(well, "momentum", STEPS, middle, beta1=beta1, dampening=beta1, records=1)
+        trace = simulate(problem, "momentum", STEPS, middle, beta1=beta1, dampening=beta1, records=1)
         with np.errstate(invalid="ignore"):
             stable = abs(trace.x[0, 0]) < 1.0
         low, high = (middle, high) if stable else (low, middle)
     return low
 
 
-def well(h: float = 3.0, start: float = 0.7) -> Problem:
-    """Return h x²/2: a single coordinate, of another curvature and start than the problems above."""
-    return Problem([f"{h!r}*x**2/2"], start=start, name=f"{h:g} x²/2")
-
-
-MAKERS = {"the turned quadratic": quadratic, "(xy − 1)²/2": product, "3 x²/2": well}
+MAKERS: dict[str, Callable[[], Problem]] = {
+    "the turned quadratic": quadratic,
+    "(xy − 1)²/2": product,
+    "3 x²/2": partial(well, 3.0, 0.7),
+}
+"""The last is a single coordinate, of another curvature and start than the others."""
 
 
 @cache

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 
 import joblib
 import numba
@@ -26,10 +25,10 @@ from ..diagnostics.schedule import GEOMETRIC
 from ..diagnostics.store import FORMAT
 from ..diagnostics.trace import COLUMNS, ERRORS, SUMS, DriftRecord, Efficiency, Scalars, TensorInfo, Trace
 from . import loop
-from .compiled import hash_of, module_of
+from .compiled import around
 from .methods import METHODS, Method, parameters
 from .methods import method as method_of
-from .problem import Problem
+from .problem import Problem, start_in
 
 Array = NDArray[np.float64]
 
@@ -188,31 +187,9 @@ class Play:
         return out
 
 
-@cache
 def compiled_loop(kernel_source: str, rule: Callable[..., None]) -> Callable[..., int]:
     """Return `loop.advance` compiled around a kernel and a rule; the file that holds all three is kept."""
-    lines = [
-        f'"""{rule.__name__}, compiled around one problem by stepscope."""',
-        "import numba",
-        "import numpy as np",
-        kernel_source,
-        f"from {rule.__module__} import {rule.__name__} as rule",
-        'inner = numba.njit(error_model="numpy", forceinline=True)',
-        "kernel, update = inner(kernel), inner(rule)",
-        f"# the text of the rule is a part of this file's name: {hash_of(text_of(rule))}",
-        "@inner",
-        inspect.getsource(loop.add),
-        '@numba.njit(cache=True, nogil=True, error_model="numpy")',
-        inspect.getsource(loop.advance),
-    ]
-    advance: Callable[..., int] = module_of("\n".join(lines)).advance
-    return advance
-
-
-def text_of(rule: Callable[..., None]) -> str:
-    """Return the source of a rule and of the functions around it, which it may call."""
-    around = {value for value in rule.__globals__.values() if inspect.isfunction(value)}
-    return "\n".join(sorted(inspect.getsource(function) for function in around | {rule}))
+    return around(kernel_source, rule, loop.advance, "@inner", inspect.getsource(loop.add))
 
 
 def problem_of(problem: Problem | str) -> Problem:
@@ -271,15 +248,7 @@ def seeds_of(seeds: int | Sequence[int]) -> list[int]:
 
 def start_of(problem: Problem, start: float | Sequence[float] | None) -> Array:
     """Return the first iterate, `(dim,)`."""
-    if start is None:
-        return problem.start.copy()
-    try:
-        x = np.broadcast_to(np.asarray(start, dtype=np.float64), (problem.dim,)).copy()
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`start` must be a number or {problem.dim} of them, got {start!r}.") from error
-    if not (np.isfinite(x) & (problem.lower <= x) & (x <= problem.upper)).all():
-        raise ValueError(f"`start` must lie in the domain [{problem.lower}, {problem.upper}], got {start}.")
-    return x
+    return problem.start.copy() if start is None else start_in(start, problem.lower, problem.upper)
 
 
 def schedule(lr: float | str | sympy.Expr, steps: int) -> Callable[[Array], Array]:

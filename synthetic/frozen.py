@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrivals import Cyclic
-from .compiled import hash_of, module_of
+from .compiled import hash_of, module_of, text_of
 from .methods import Method, method, parameters
 from .problem import Problem
 
@@ -55,7 +55,7 @@ def compiled(rule: Callable[..., None]) -> Callable[..., tuple[float, float]]:
         "import numpy as np",
         f"from {rule.__module__} import {rule.__name__} as rule",
         'update = numba.njit(error_model="numpy")(rule)',
-        f"# {hash_of(inspect.getsource(inspect.getmodule(rule) or rule))}: the text of the rule is in this file's name",
+        f"# the text of the rule is a part of this file's name: {hash_of(text_of(rule))}",
         '@numba.njit("UniTuple(float64, 2)(int64, float64[::1], float64[:, ::1], float64[::1])", cache=True)',
         inspect.getsource(walk),
     )

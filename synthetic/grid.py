@@ -28,7 +28,7 @@ Scale = Literal["gap", "log", "linear"]
 
 @dataclass(frozen=True)
 class Axis:
-    """A hyper-parameter and its range, cut into cells of equal width: of log(1−β) for a β, of log lr for lr."""
+    """A hyper-parameter and its range, cut into cells of equal width: see `scale` for what has equal width."""
 
     name: str
     low: float
@@ -45,7 +45,7 @@ class Axis:
 
     @property
     def scale(self) -> Scale:
-        """What has cells of equal width."""
+        """What has cells of equal width: log(1−β) for a β ("gap"), else the logarithm, or the value if it may be 0."""
         if self.name.startswith("beta"):
             return "gap"
         return "log" if self.low > 0 else "linear"

@@ -168,7 +168,7 @@ def adabound_oscillation(steps: int, final: float, gamma: float) -> float:
     """Return a bound on c of one coordinate under AdaBound with constant η*: the widths between its limits, summed.
 
     Derived here: each interval of limits contains the next, so |e_{t+1} − e_t| cannot exceed the width at t. The sum is
-    about (2η*/γ)(1 + ln(γT)) once γT > 1, and a ~ η* T: c/a → 0 however the gradients behave.
+    about (η*/γ)(ln T + ln(γT) + 0.577) for γ ≪ 1 ≪ γT, and a ~ η* T: c/a → 0 however the gradients behave.
     """
     low, high = adabound_limits(np.arange(1, steps), final, gamma)
     return float(np.sum(high - low))

@@ -11,21 +11,16 @@ from typing import Any
 import numpy as np
 from scipy.special import erf
 
-from .arrivals import Cyclic
 from .claims import SEEDS, Claim, Estimate, final, mean, slopes
 from .engine import simulate
 from .guarantees import nosadam_beta2, nosadam_condition
 from .noise import Gaussian
 from .orbits import path_of
 from .problem import Problem
+from .reddi2018 import online
 
 PAPER = "Huang, Wang & Dong, IJCAI 2019, arXiv 1805.07557"
 LR = "0.5/sqrt(t)"
-
-
-def online() -> Problem:
-    """Return Reddi's online game, 1010 x once in 101 steps and −10 x otherwise on [−1, 1], from 0."""
-    return Problem(["1010*x", "-10*x"], Cyclic([0] + [1] * 100), domain=(-1, 1), name="Reddi's online game")
 
 
 def noisy() -> Problem:

@@ -72,7 +72,8 @@ def write(components: Sequence[Function], objective: Function, variables: Sequen
     """
     names = [sympy.Symbol(f"x{j}", real=True) for j in range(len(variables))]
     named = dict(zip(variables, names, strict=True))
-    lines = ["import math", "", "", "def kernel(i, x, out):", f'{INDENT}"""{title}."""']
+    told = title.replace("\\", "\\\\").replace('"', '\\"')
+    lines = ["import math", "", "", "def kernel(i, x, out):", f'{INDENT}"""{told}."""']
     lines += [f"{INDENT}{name} = x[{j}]" for j, name in enumerate(names)]
     groups: dict[Function, list[int]] = {objective: [-1]}
     for i, component in enumerate(components):
@@ -105,14 +106,11 @@ def written(function: Function, named: dict[sympy.Symbol, sympy.Symbol]) -> list
     """Return the lines that compute a function and its gradient, and return its value."""
     text = Printer().doprint
     if function.terms is None:
-        used = list(zip(function.gradient, range(len(named)), strict=True))
-        smooth = not any(
-            e.has(sympy.Piecewise, sympy.sign, sympy.Heaviside) for e in (function.expr, *function.gradient)
-        )
-        exprs = [e.xreplace(named) for e in (function.expr, *function.gradient)]
+        exprs = [e.xreplace(named) for e in (*function.gradient, function.expr)]
+        smooth = not any(e.has(sympy.Piecewise, sympy.sign, sympy.Heaviside) for e in exprs)
         shared, exprs = sympy.cse(exprs, sympy.numbered_symbols("s")) if smooth else ([], exprs)
         lines = [f"{name} = {text(e)}" for name, e in shared]
-        return [*lines, *(f"out[{j}] = {text(exprs[j + 1])}" for _, j in used), f"return {text(exprs[0])}"]
+        return [*lines, *(f"out[{j}] = {text(e)}" for j, e in enumerate(exprs[:-1])), f"return {text(exprs[-1])}"]
     if len(named) == 1:
         return term(function.terms[0], 0, named, "return {}")
     lines = ["f = 0.0"]
@@ -127,10 +125,9 @@ def term(parts: tuple[Piece, ...], j: int, named: dict[sympy.Symbol, sympy.Symbo
     variable = list(named)[j]
     lines = []
     for k, (part, slope) in enumerate(zip(parts, derivative(parts, variable), strict=True)):
-        here = []
+        here = [f"out[{j}] = {text(slope.expr.xreplace(named))}"]
         if use != "f += {}" or part.expr != 0:
             here.append(use.format(text(part.expr.xreplace(named))))
-        here.insert(0, f"out[{j}] = {text(slope.expr.xreplace(named))}")
         if len(parts) == 1:
             return here
         last = k == len(parts) - 1

@@ -32,6 +32,8 @@ def opened(path: Path, identity: Mapping[str, JSON]) -> list[dict[str, Any]]:
     Raises:
         ValueError: for a file that is no ledger, or that of another sweep.
     """
+    if path.is_dir():
+        raise ValueError(f"'{path}' must be a file that a phase diagram may write, and is a directory; name one in it.")
     head = {"format": FORMAT, **identity}
     text = path.read_bytes() if path.exists() else b""
     whole = text[: text.rfind(b"\n") + 1]

@@ -137,6 +137,15 @@ def heavy_ball(hyper: Mapping[str, float]) -> float:
     return (1.0 - hyper["dampening"]) / (1.0 - hyper["beta1"])
 
 
+def fading_sum(hyper: Mapping[str, float]) -> float:
+    """Return the mean of Σ_{k≥0} β_{t+1}…β_{t+k} of Demon over the second half of a run, where ρ is read.
+
+    It is 1/(1-β_t) = 1 + z·β1/(1-β1), and z is 1/4 in the mean of that half; 1 all the time without a horizon.
+    """
+    odds = hyper["beta1"] / (1.0 - hyper["beta1"])
+    return 1.0 + (odds / 4.0 if hyper["horizon"] > 0.0 else odds)
+
+
 def window_rows(hyper: Mapping[str, float]) -> int:
     """Return AdaShift's rows: momentum, second moment, and the last n gradients."""
     return 2 + int(hyper["n"])
@@ -313,6 +322,7 @@ TABLE = (
         2,
         "Chen, Wolfe, Li & Kyrillidis, arXiv 1910.04952",
         "m = g + β_t·m, β_t/(1-β_t) = (1 - t/horizon)·β1/(1-β1); e = α/(√(v/(1-β2^t)) + eps), on m",
+        weights=fading_sum,
     ),
     Method(
         "lion",

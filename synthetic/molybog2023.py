@@ -101,7 +101,8 @@ def alignment(**world: float) -> Estimate:
     steps = updates(LONG, **world)
     root = rms(LONG, **world)
     along = mean(steps.mean(axis=0))
-    return Estimate(along.value / root.value, math.hypot(along.error, root.error) / root.value)
+    cosine = along.value / root.value
+    return Estimate(cosine, math.hypot(along.error, cosine * root.error) / root.value)
 
 
 def share_large(betas: tuple[float, float], **world: float) -> Estimate:

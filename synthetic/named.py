@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from .cases import PROBLEMS
 from .problem import Problem
+from .spec import module_named
 
 
 @dataclass(frozen=True)
@@ -97,15 +96,7 @@ def named(name: str) -> Named:
 
 
 def _attribute(module: str, attribute: str) -> object:
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        loaded = importlib.import_module(module)
-    except Exception as fault:  # the module's own errors are the user's to see, in a sentence
-        raise ValueError(f"module {module!r} cannot be imported: {type(fault).__name__}: {fault}.") from fault
-    finally:
-        sys.path.remove(here)
-    found: object = loaded
+    found: object = module_named(module)
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise ValueError(f"module {module!r} has no {attribute!r}; check its spelling.")

@@ -30,7 +30,7 @@ class Gaussian:
     scale: float
 
     def __post_init__(self) -> None:
-        _positive("scale", self.scale)
+        require_positive("scale", self.scale)
 
     def stream(self, dim: int, rng: np.random.Generator) -> Callable[[int], Array]:
         """Return a function that gives the noise of the next k steps, `(k, dim)`."""
@@ -75,7 +75,7 @@ class HeavyTailed:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        _positive("scale", self.scale)
+        require_positive("scale", self.scale)
         if not 1 < _number(self.tail) < math.inf:
             raise ValueError(f"`tail` must be above 1, or the noise has no mean, and finite, got {self.tail!r}.")
 
@@ -90,7 +90,8 @@ class HeavyTailed:
         return take
 
 
-def _positive(name: str, value: object) -> None:
+def require_positive(name: str, value: object) -> None:
+    """Raise ValueError for what is no positive and finite number."""
     if not 0 < _number(value) < math.inf:
         raise ValueError(f"`{name}` must be positive and finite, got {value!r}.")
 

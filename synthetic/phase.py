@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..diagnostics.diagnosis import JSON
 from .boundaries import Boundary, boundaries
+from .engine import whole
 from .grid import Axis, Work
 from .methods import Method
 from .problem import Problem
@@ -99,12 +100,12 @@ class Phase:
 
 
 def phase_diagram(
-    problem: Problem,
+    problem: Problem | str,
     method: str | Method = "adam",
     x: Span = BETA1,
     y: Span = BETA2,
     size: tuple[int, int] = (32, 32),
-    steps: int = 100_000,
+    steps: float = 100_000,
     lr: float | str = "1/sqrt(t)",
     seeds: int | Sequence[int] = 1,
     *,
@@ -125,13 +126,13 @@ def phase_diagram(
     Start a problem on a box away from its ends: a run cannot be seen to move out that starts as far out as it can be.
 
     Args:
-        problem: with an optimum.
+        problem: with an optimum; or a name that `stepscope list --problems` shows.
         method: a name of `METHODS`, or a `Method` of your own.
         x: what varies along x: ("beta1", lowest, highest). Any hyper-parameter of the method, or "lr", which
             multiplies the learning rate. β are spaced by log(1−β).
         y: what varies along y.
         size: cells along x and y.
-        steps: number of steps T of each run.
+        steps: number of steps T of each run, also written 1e6.
         lr: the learning rate α_t, a number or an expression in t and T.
         seeds: how many runs a cell, or their seeds.
         start: where to start instead of `problem.start`.
@@ -147,18 +148,19 @@ def phase_diagram(
             a file that belongs to another sweep.
     """
     begin = time.perf_counter()
-    axes = Axis(*x), Axis(*y)
+    axes = _axis("x", x), _axis("y", y)
     sweep = sweep_of(problem, method, (axes[0].name, axes[1].name), steps, lr, seeds, start, hyper)
-    if len(size) != 2 or min(size) < 1 or refine < 0:
-        raise ValueError(f"`size` must be two numbers from 1 up, `refine` at least 0, got {size} and {refine}.")
+    if np.shape(size) != (2,):
+        raise ValueError(f"`size` must be two numbers of cells, along x and y, such as (32, 32), got {size!r}.")
+    cells = whole("size", size[0], 1), whole("size", size[1], 1)
     work = Work(sweep, None if resume is None else Path(resume), progress)
-    grid, level = work.grid(axes, size, refine, backend, jobs)
+    grid, level = work.grid(axes, cells, whole("refine", refine, 0), backend, jobs)
     fixed = dict(sweep.method.defaults) | dict(sweep.hyper)
     return Phase(
-        problem=problem.name or problem.latex(),
+        problem=sweep.problem.name or sweep.problem.latex(),
         method=sweep.method.name,
         lr=str(lr),
-        steps=steps,
+        steps=sweep.steps,
         seeds=sweep.seeds,
         x=axes[0],
         y=axes[1],
@@ -171,6 +173,18 @@ def phase_diagram(
         played=work.played,
         seconds=time.perf_counter() - begin,
     )
+
+
+def _axis(which: str, span: Span) -> Axis:
+    """Return an axis from what the user gave."""
+    try:
+        name, low, high = span
+        ends = float(low), float(high)
+    except (TypeError, ValueError) as fault:
+        raise ValueError(
+            f'`{which}` must be (name, lowest, highest), such as ("beta1", 0, 0.99), got {span!r}.'
+        ) from fault
+    return Axis(name, *ends)
 
 
 def _lines(sweep: Sweep, axes: tuple[Axis, Axis], hyper: dict[str, float]) -> tuple[Boundary, ...]:

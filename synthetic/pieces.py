@@ -181,8 +181,7 @@ def value(expr: sympy.Expr, x: sympy.Symbol, at: sympy.Expr) -> float:
         polynomial = sympy.Poly(expr, x)
         falls = polynomial.degree() % 2 == 1 and at == -sympy.oo
         return math.copysign(math.inf, float(polynomial.LC()) * (-1 if falls else 1))
-    found = as_float(expr.subs(x, at)) if at.is_finite else math.nan
-    return found
+    return as_float(expr.subs(x, at)) if at.is_finite else math.nan
 
 
 def one_sided(expr: sympy.Expr, x: sympy.Symbol, at: sympy.Expr, side: str) -> float:
@@ -256,10 +255,9 @@ def scanned(expr: sympy.Expr, x: sympy.Symbol, lo: float, hi: float) -> tuple[sy
         # A smooth expression is not zero over a stretch: neighbouring zeros are underflow.
         found = list(grid[(y == 0) & (sign[2:-4] != 0) & (sign[4:-2] != 0)])
         for k in np.flatnonzero(y[:-1] * y[1:] < 0):
-            before, after = sign[k + 1 : k + 4], sign[k + 4 : k + 7]  # three points on either side, y[k] in the middle
-            if np.nanmin(before) == np.nanmax(before) and np.nanmin(after) == np.nanmax(
-                after
-            ):  # or else it is rounding
+            # Three points on either side, y[k] the last before it, have one sign each; or else it is rounding.
+            before, after = sign[k + 1 : k + 4], sign[k + 4 : k + 7]
+            if np.nanmin(before) == np.nanmax(before) and np.nanmin(after) == np.nanmax(after):
                 found.append(brentq(f, grid[k], grid[k + 1], xtol=1e-15, rtol=1e-15))
     return tuple(distinct([_nice(expr, x, float(z)) for z in found]))
 

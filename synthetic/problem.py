@@ -85,10 +85,9 @@ class Problem:
         self.components: tuple[sympy.Expr, ...] = tuple(self._public(f) for f in self._f)
         parts = [separated(f, self._x) for f in self._f]
         self._terms = tuple(terms and tuple(merged(part) for part in terms) for terms in parts)
-        for i in range(len(self._f)):
-            first = self._f.index(self._f[i])
-            if first == i:
-                regularity.require_differentiable(f"component {i}", self._f[i], parts[i], self._x, self._bounds)
+        for i, f in enumerate(self._f):
+            if self._f.index(f) == i:  # equal components are looked at once
+                regularity.require_differentiable(f"component {i}", f, parts[i], self._x, self._bounds)
 
     @property
     def _bounds(self) -> list[tuple[float, float]]:
@@ -411,6 +410,11 @@ def _start(start: float | Sequence[float] | None, lower: Array, upper: Array) ->
         finite = np.isfinite(lower) & np.isfinite(upper)
         middle = np.where(finite, lower, 0.0) / 2 + np.where(finite, upper, 0.0) / 2
         return np.where(finite, middle, np.clip(1.0, lower, upper))
+    return start_in(start, lower, upper)
+
+
+def start_in(start: float | Sequence[float], lower: Array, upper: Array) -> Array:
+    """Return a first iterate, `(dim,)`, that the user gave as a number or as one for each variable."""
     try:
         given = np.asarray(start, dtype=np.float64)
     except (TypeError, ValueError):

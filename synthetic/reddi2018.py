@@ -27,6 +27,7 @@ from .problem import Problem
 from .stationary import (
     iid_gradients,
     skewness_critical_beta2,
+    skewness_remainder,
     stationary_critical_beta2,
     stationary_drift,
     stationary_rho,
@@ -176,16 +177,6 @@ def root_rho() -> Estimate:
     return mean(-trace.x[:, 0] / trace.column("a")[-1])  # the mean gradient is 1
 
 
-def remainder(problem: Problem) -> float:
-    """Return how far the formula for the critical β2 may be off: (1−β2) x³, x = (1−β2) max g²/E g².
-
-    Derived here: in the limit of rare spikes the orders x and x² of its relative error cancel.
-    """
-    p, g = law(problem)
-    gap = 1.0 - skew_root(problem)
-    return gap * float(gap * np.max(g**2) / (p @ g**2)) ** 3
-
-
 def side_tolerance(size: float, steps: int = 1_000_000) -> float:
     """Return within how much of the root a simulated change of sides must lie.
 
@@ -309,7 +300,7 @@ STOCHASTIC_ROWS: tuple[Row, ...] = (
         "exact critical β2",
         "derived",
         skew_root(stochastic()),
-        remainder(stochastic()),
+        skewness_remainder(*law(stochastic())),
         of(chance_root, stochastic),
         ORDER,
     ),

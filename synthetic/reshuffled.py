@@ -68,7 +68,7 @@ def reshuffled_drift(rare: float, common: float, n: int, beta1: float, beta2: fl
 def reshuffled_critical_beta2(rare: float, common: float, n: int, beta1: float = 0.0) -> float | None:
     """Return the β2 above which the drift has the mean gradient's sign and just below which it has the other.
 
-    Looked for from β2 = 0.1 to 0.995, in steps that halve 1−β2; None if no change of sign is seen.
+    Looked for from β2 = 0.1 to 0.993, in steps that halve 1−β2; None if no change of sign is seen.
     """
     mean = rare + (n - 1) * common
     gaps = 0.9 * 0.5 ** np.arange(8.0)

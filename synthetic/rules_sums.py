@@ -78,7 +78,7 @@ def adamnc(t: int, alpha: float, g: Array, s: Array, p: Array, e: Array, dx: Arr
 
 
 def nosadam(t: int, alpha: float, g: Array, s: Array, p: Array, e: Array, dx: Array) -> None:
-    """Multiply m by e = α/(√v + eps), with v = Σ b_k g_k²/Σ b_k b_k = k^-γ: the past counts more than the present."""
+    """Multiply m by e = α/(√v + eps), v = Σ b_k g_k²/Σ b_k, b_k = k^-γ: the past counts more than the present."""
     beta1, eps, weight = p[0], p[1], float(t) ** -p[2]
     m, total, weights = s[0], s[1], s[2]
     for i in range(g.size):

@@ -84,10 +84,10 @@ def turning(drift: Callable[..., float], *arguments: float) -> float:
 
 
 @cache
-def run(gamma: float, steps: int, final_lr: float = 0.1, delta: float = DELTA, box: bool = True) -> Trace:
+def run(gamma: float, steps: int, box: bool = True) -> Trace:
     """Return the record of AdaBound (β1 = 0, eps = 0), sixteen seeds."""
-    hyper: dict[str, Any] = {"final_lr": final_lr, "gamma": gamma, "eps": 0.0}
-    return simulate(drawn(delta, box), "adabound", steps, LR, (0.0, BETA2), SEEDS, **hyper)
+    hyper: dict[str, Any] = {"final_lr": 0.1, "gamma": gamma, "eps": 0.0}
+    return simulate(drawn(box=box), "adabound", steps, LR, (0.0, BETA2), SEEDS, **hyper)
 
 
 RATIO = 0.1 / 0.5

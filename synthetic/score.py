@@ -66,8 +66,10 @@ class SuiteRow:
 
         What theory says of T → ∞ is not refuted by a run that ends half way, nor a cycle by one that has not begun to.
         """
-        if self.expected is None or self.outcome is self.expected:
-            return None if self.expected is None else True
+        if self.expected is None:
+            return None
+        if self.outcome is self.expected:
+            return True
         halves = self.outcome is Outcome.SHORT or (self.expected, self.outcome) == (Outcome.SHORT, Outcome.SOLVED)
         return None if halves else False
 

@@ -8,6 +8,7 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -41,21 +42,28 @@ def optimizer_from_spec(name: str, settings: Sequence[str] = ()) -> MakeOptimize
     return factory
 
 
+def module_named(name: str) -> ModuleType:
+    """Return a module, which may lie in the working directory.
+
+    Raises:
+        ValueError: for one that cannot be imported, whatever the reason.
+    """
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except Exception as fault:  # the module's own errors are the user's to see, in a sentence
+        raise ValueError(f"module {name!r} cannot be imported: {type(fault).__name__}: {fault}.") from fault
+    finally:
+        sys.path.remove(here)
+
+
 def _imported(name: str) -> Callable[..., torch.optim.Optimizer]:
     """Return the class of a dotted name; modules are looked for in the working directory as well."""
     module_name, _, attribute = name.rpartition(".")
     if not module_name:
         raise ValueError(f"the optimizer must be a dotted name like torch.optim.Adam, got {name!r}.")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as fault:
-        raise ValueError(
-            f"module {module_name!r} of {name!r} cannot be imported: {fault}; check its spelling."
-        ) from fault
-    finally:
-        sys.path.remove(here)
+    module = module_named(module_name)
     found = getattr(module, attribute, None)
     if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
         what = f"{type(found).__name__}" if hasattr(module, attribute) else "nothing"

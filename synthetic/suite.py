@@ -12,7 +12,7 @@ import difflib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
@@ -24,6 +24,8 @@ from ..diagnostics.diagnosis import Diagnosis, Verdict
 from ..diagnostics.drift import HarmDecision
 from ..diagnostics.trace import Trace
 from .cases import PROBLEMS, Case, Outcome
+from .engine import seeds_of, whole
+from .noise import require_positive
 from .score import SuiteResult, SuiteRow
 from .spec import one_of, optimizer_from_spec
 from .traits import MakeOptimizer, Traits, measure
@@ -49,9 +51,9 @@ FEW = "farther than at the start, but in too few seeds to tell it from chance"
 
 def run_suite(
     optimizer_factory: MakeOptimizer,
-    problems: Sequence[Case | str] | None = None,
+    problems: Sequence[Case | str] | Case | str | None = None,
     *,
-    steps: int = 100_000,
+    steps: float = 100_000,
     seeds: int | Sequence[int] | None = None,
     lr: float = 1.0,
     progress: bool = False,
@@ -65,7 +67,7 @@ def run_suite(
     Args:
         optimizer_factory: makes the optimizer of a list of parameters: `lambda params: torch.optim.Adam(params)`.
         problems: cases or names of cases; None for all of `PROBLEMS`.
-        steps: number of steps.
+        steps: number of steps, also written 1e6.
         seeds: how many runs of each problem that has chance in it, or their seeds; default 16 (or 3 and more). Fewer
             than 9 never suffice to call such a problem wrong.
         lr: multiplies the learning rates of all cases.
@@ -75,11 +77,9 @@ def run_suite(
         ValueError: for an unknown problem, a factory that makes no optimizer, or a number out of range.
     """
     cases = _cases(problems)
-    chosen = _seeds(seeds)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"`steps` must be a positive integer, got {steps!r}.")
-    if not (math.isfinite(lr) and lr > 0):
-        raise ValueError(f"`lr` must be a positive number that multiplies every case's own, got {lr!r}.")
+    chosen = None if seeds is None else seeds_of(seeds)
+    steps = whole("steps", steps, 1)
+    require_positive("lr", lr)
     with one_thread(), _quiet():
         run = _Run(optimizer_factory, measure(optimizer_factory), cases, steps, chosen, lr)
         return run.result(progress)
@@ -87,9 +87,9 @@ def run_suite(
 
 def assert_converges(
     optimizer_factory: MakeOptimizer,
-    problems: Sequence[Case | str] | None = None,
+    problems: Sequence[Case | str] | Case | str | None = None,
     *,
-    steps: int = 100_000,
+    steps: float = 100_000,
     seeds: int | Sequence[int] | None = None,
     lr: float = 1.0,
 ) -> None:
@@ -314,14 +314,13 @@ def _quiet() -> Iterator[None]:
 # --- what comes in -----------------------------------------------------------------------------------------
 
 
-def _cases(problems: Sequence[Case | str] | None) -> list[Case]:
+def _cases(problems: Sequence[Case | str] | Case | str | None) -> list[Case]:
     if problems is None:
         return list(PROBLEMS)
-    if isinstance(problems, str):
-        problems = [problems]
+    listed = [problems] if isinstance(problems, str | Case) or not isinstance(problems, Iterable) else problems
     known = {case.name: case for case in PROBLEMS}
     found = []
-    for item in problems:
+    for item in listed:
         if isinstance(item, str) and item not in known:
             close = difflib.get_close_matches(item, known, n=3) or list(known)
             raise ValueError(f"`problems` must name cases of the suite, got {item!r}; did you mean {one_of(close)}?")
@@ -336,12 +335,3 @@ def _cases(problems: Sequence[Case | str] | None) -> list[Case]:
     if twice:
         raise ValueError(f"`problems` must have different names, got {sorted(twice)[0]!r} twice.")
     return found
-
-
-def _seeds(seeds: int | Sequence[int] | None) -> Sequence[int] | None:
-    if seeds is None:
-        return None
-    chosen = range(seeds) if isinstance(seeds, int) else [int(seed) for seed in seeds]
-    if len(chosen) == 0 or min(chosen) < 0:
-        raise ValueError(f"`seeds` must be how many (at least 1) or a list of seeds from 0 on, got {seeds!r}.")
-    return chosen

@@ -6,12 +6,11 @@ sums it keeps two.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -21,10 +20,9 @@ from numpy.typing import NDArray
 from ..diagnostics.diagnosis import JSON
 from . import ledger
 from .arrivals import Cyclic
-from .compiled import hash_of, module_of
-from .engine import schedule, start_of, text_of
+from .compiled import around
+from .engine import problem_of, rule_of, schedule, seeds_of, start_of, whole
 from .methods import Method, parameters
-from .methods import method as method_of
 from .problem import Problem
 from .walk import walk
 
@@ -160,7 +158,7 @@ class Sweep:
 
     def compiled(self) -> Callable[..., None]:
         """Return the loop around this problem's kernel and this method's rule."""
-        return compiled_walk(self.problem.source, self.problem.dim, self.method.rule)
+        return around(self.problem.source, self.method.rule, walk, f"DIM = {self.problem.dim}")
 
     @cached_property
     def record_at(self) -> NDArray[np.int64]:
@@ -196,10 +194,10 @@ class Sweep:
 
 
 def sweep_of(
-    problem: Problem,
+    problem: Problem | str,
     method: str | Method,
     names: tuple[str, str],
-    steps: int,
+    steps: float,
     lr: float | str,
     seeds: int | Sequence[int],
     start: float | Sequence[float] | None,
@@ -210,7 +208,7 @@ def sweep_of(
     Raises:
         ValueError: for what cannot be played.
     """
-    rule = method if isinstance(method, Method) else method_of(method)
+    problem, rule = problem_of(problem), rule_of(method)
     for axis in names:
         if axis != LR and axis not in rule.defaults:
             known = ", ".join([*rule.defaults, LR])
@@ -220,11 +218,7 @@ def sweep_of(
     if problem.optimum is None:
         why = problem.notes[0] if problem.notes else "it has none"
         raise ValueError(f"a phase diagram needs the distance to an optimum: {why}; give the problem a box.")
-    if steps < 2:
-        raise ValueError(f"`steps` must be at least 2, got {steps}.")
-    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
-    if not chosen:
-        raise ValueError(f"`seeds` must name at least one run, got {seeds!r}.")
+    steps, chosen = whole("steps", steps, 2), tuple(seeds_of(seeds))
     if isinstance(problem.arrival, Cyclic) and problem.noise is None:
         chosen = chosen[:1]
     if "horizon" in rule.defaults and "horizon" not in names:  # a schedule of the method's own ends with the run
@@ -260,23 +254,3 @@ def ending(early: Array, late: Array, away: float) -> Ending:
 @lru_cache(maxsize=4)
 def _law(lr: float | str, steps: int) -> Callable[[Array], Array]:
     return schedule(lr, steps)
-
-
-@cache
-def compiled_walk(kernel_source: str, dim: int, rule: Callable[..., None]) -> Callable[..., None]:
-    """Return `walk.walk` compiled around a kernel and a rule; the file that holds all three is kept."""
-    lines = [
-        f'"""{rule.__name__}, compiled around one problem by stepscope for the cells of a sweep."""',
-        "import numba",
-        "import numpy as np",
-        kernel_source,
-        f"from {rule.__module__} import {rule.__name__} as rule",
-        f"DIM = {dim}",
-        'inner = numba.njit(error_model="numpy", forceinline=True)',  # a call would cost more than what it computes
-        "kernel, update = inner(kernel), inner(rule)",
-        f"# the text of the rule is a part of this file's name: {hash_of(text_of(rule))}",
-        '@numba.njit(cache=True, nogil=True, error_model="numpy")',
-        inspect.getsource(walk),
-    ]
-    compiled: Callable[..., None] = module_of("\n".join(lines)).walk
-    return compiled

@@ -21,7 +21,7 @@ from .arrivals import Random
 from .claims import REACH, SEEDS, Claim, Estimate, Row, again, half_unit, mean, rows, side, verdict
 from .engine import simulate
 from .problem import Problem
-from .stationary import skewness_critical_beta2, stationary_critical_beta2
+from .stationary import skewness_critical_beta2, skewness_remainder, stationary_critical_beta2
 from .walls import unbiased_distance
 
 x = sympy.Symbol("x", real=True)
@@ -63,13 +63,6 @@ def critical(k: float) -> float:
 def formula(k: float) -> float:
     """Return the same by the formula from three moments."""
     return skewness_critical_beta2(*law(k)) or math.nan
-
-
-def remainder(k: float) -> float:
-    """Return how far the formula may be off: (1−β2) x³, x = (1−β2) max g²/E g²."""
-    (p, rest), (high, low) = law(k)
-    gap = 1 - formula(k)
-    return gap * (gap * high**2 / (p * high**2 + rest * low**2)) ** 3
 
 
 def root_rho(k: float) -> Estimate:
@@ -119,7 +112,14 @@ ROOTS: tuple[Row, ...] = tuple(
     for k, digits in ((10, "0.97776"), (50, "0.99918"))
     for row in (
         (f"k = {k}: critical β2, formula", "derived", float(digits), half_unit(digits), partial(formula, k), HALF),
-        (f"k = {k}: critical β2, exact", "derived", formula(k), remainder(k), partial(critical, k), ORDER),
+        (
+            f"k = {k}: critical β2, exact",
+            "derived",
+            formula(k),
+            skewness_remainder(*law(k)),
+            partial(critical, k),
+            ORDER,
+        ),
         (f"k = {k}: ρ of Adam at the exact critical β2", "derived", 0, 0, partial(root_rho, k), ROOT),
     )
 )

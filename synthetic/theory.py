@@ -225,11 +225,17 @@ def growth(method: str, alpha: sympy.Expr | str | float = "1/sqrt(t)") -> Growth
 
 def stepsize_power(alpha: sympy.Expr | str | float) -> sympy.Expr:
     """Return p ≥ 0 such that α_t ~ t^−p, up to a constant factor; ValueError when there is none."""
-    law = sympy.sympify(alpha, locals={"t": t})
+    wrong = f"A stepsize that falls like a power of t, or not at all, was expected, got {alpha}."
+    try:
+        law = sympy.sympify(alpha, locals={"t": t})
+    except Exception as fault:  # text may fail to read in any way
+        raise ValueError(wrong) from fault
+    if not isinstance(law, sympy.Expr):
+        raise ValueError(wrong)
     p = -sympy.limit(sympy.expand_log(sympy.log(law), force=True) / sympy.log(t), t, sympy.oo)
     factor = sympy.limit(sympy.powsimp(law * t**p), t, sympy.oo)
     if not p.is_nonnegative or not factor.is_positive:
-        raise ValueError(f"A stepsize that falls like a power of t, or not at all, was expected, got {alpha}.")
+        raise ValueError(wrong)
     return p
 
 

@@ -61,8 +61,8 @@ class Traits:
         """
         if self.method in CONVERGE:
             return Outcome.SOLVED
-        if self.method is None or case.nature is Nature.DRIFT:
-            return None if self.method is None else case.drifts(self.method, self.hyper)
+        if self.method is not None and case.nature is Nature.DRIFT:
+            return case.drifts(self.method, self.hyper)
         if self.method not in ADAM:
             return None
         return Outcome.SHORT if case.nature is Nature.CYCLE else Outcome.SOLVED
@@ -104,6 +104,11 @@ def measure(factory: MakeOptimizer) -> Traits:
 
 def made(factory: MakeOptimizer, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """Return the factory's optimizer, ready to train."""
+    if not callable(factory):
+        raise ValueError(
+            f"`optimizer_factory` must be a function of a list of parameters, got {type(factory).__name__}; "
+            "write `lambda params: torch.optim.Adam(params)`, say."
+        )
     optimizer = factory(parameters)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(

@@ -18,8 +18,8 @@ def end_at_wall(
 ) -> float:
     """Return x after step `steps` of x ← clip(x − α_t·moves[(t−1) mod d]), moves (d,) one period of m/√v.
 
-    Once the iterate has come to the wall that the period's sum drives it to, a walk that starts at this wall meets it
-    as soon as either touches it again, so the last periods are enough. NaN if the wall is not touched in them.
+    Once the iterate has come to the wall that the period's sum drives it to, it touches it in every period, and there
+    a walk that started at this wall meets it: the last periods are enough. NaN if the wall is not touched in them.
     """
     period = np.asarray(moves, dtype=np.float64)
     wall = box[0] if period.sum() > 0 else box[1]

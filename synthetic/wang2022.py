@@ -57,10 +57,9 @@ def hyperbolic(start: float = 10.0) -> Problem:
     return Problem(["cosh(x)"], start=start, name="cosh x")
 
 
-def farthest_start(make: str, eta: float) -> float:
+def farthest_start(problem: Problem, eta: float) -> float:
     """Return the farthest start from which gradient descent at a fixed rate still converges, by bisection."""
     low, high = 0.0, 50.0
-    problem = {"quartic": quartic, "hyperbolic": hyperbolic}[make]()
     while high - low > 1e-9:
         middle = (low + high) / 2
         with np.errstate(all="ignore"):
@@ -103,7 +102,7 @@ CLAIMS: tuple[Claim, ...] = (
             "derived",
             float(np.sqrt(2.0 / eta)),
             1e-8,
-            lambda eta=eta: farthest_start("quartic", eta),  # type: ignore[misc]
+            lambda eta=eta: farthest_start(quartic(), eta),  # type: ignore[misc]
             "|1 − ηx²| < 1 is |x| < √(2/η), derived here; the bisection stops at 1e-9, and a start off by a share d of "
             "the limit is off by 5 d after a step.",
         )
@@ -115,7 +114,7 @@ CLAIMS: tuple[Claim, ...] = (
         "derived",
         hyperbolic_limit(0.01),
         1e-8,
-        lambda: farthest_start("hyperbolic", 0.01),
+        lambda: farthest_start(hyperbolic(), 0.01),
         "η sinh x = 2x, derived here; bisection to 1e-9.",
     ),
     Claim(

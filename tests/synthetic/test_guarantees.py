@@ -116,12 +116,9 @@ def test_defossez_bound_by_hand_and_at_its_limits():
     by_hand = 2 * 2 * 5 / (0.1 * 1000) + e * (math.log(1 + 4 / (0.01 * 1e-4)) / 1000 - math.log(0.99))
     assert defossez_bound(1000, 0.1, 0.99, **facts) == pytest.approx(by_hand, rel=1e-12)
     assert defossez_bound(10**15, 0.1, 0.99, **facts) == pytest.approx(-e * math.log(0.99), rel=1e-6)
-    # α = 1/√N, 1−β2 = 1/N: bound·√N/ln N tends to E/√N = 4dR² + dRL
-    tuned = [
-        defossez_bound(n, n**-0.5, 1 - 1 / n, **facts) * math.sqrt(n) / math.log(n) for n in (10**8, 10**11, 10**14)
-    ]
-    assert tuned == sorted(tuned, reverse=True)
-    assert tuned[-1] == pytest.approx(7 * 2 * (4 * 2 + 3), rel=0.5)
+    # α = 1/√N, 1−β2 = 1/N: bound·√N grows by E/√N = 4dR² + dRL for each ln N; 1 − 1/N is rounded to 1e-5 of 1/N
+    low, high = (defossez_bound(n, n**-0.5, 1 - 1 / n, **facts) * math.sqrt(n) for n in (10**8, 10**11))
+    assert (high - low) / math.log(1000) == pytest.approx(7 * 2 * (4 * 2 + 3), rel=1e-4)
     with pytest.raises(ValueError, match="beta2"):
         defossez_bound(10, 0.1, 1.0, **facts)
 
@@ -183,4 +180,5 @@ def test_adabound_squeezes_every_stepsize():
     c = np.abs(np.diff(e)).sum()
     limit = adabound_oscillation(100_000, 0.1, 0.01)
     assert 0.9 * limit < c <= limit  # attained but for the narrowing of the limits
-    assert limit == pytest.approx(2 * 0.1 / 0.01 * (1 + math.log(0.01 * 1e5)), rel=0.35)
+    # the next terms are of the order of γ and 1/(γT), 0.01 and 0.001 beside 19
+    assert limit == pytest.approx(0.1 / 0.01 * (math.log(1e5) + math.log(0.01 * 1e5) + np.euler_gamma), rel=2e-3)

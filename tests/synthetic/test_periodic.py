@@ -104,11 +104,11 @@ def test_much_momentum_also_saves_tiny_beta2():
 
 
 @pytest.mark.parametrize(
-    ("size", "beta2"), [(3, 0.4723), (5, 0.2368), (10, 0.0984), (20, 0.0414), (50, 0.0133), (100, 0.0057)]
+    ("size", "beta2"), [(3, 0.4723), (5, 0.2368), (10, 0.0983), (20, 0.0414), (50, 0.0133), (100, 0.0057)]
 )
 def test_critical_beta2_of_theorem_1(size, beta2):
     critical = critical_beta2([size, -1, -1])
-    assert critical == pytest.approx(beta2, abs=1e-4)  # the last digit of 0.0984 is 0.09835 rounded up
+    assert critical == pytest.approx(beta2, abs=5e-5)  # half a unit; that of C = 10 is 0.0983473 (test_claims.py)
     assert critical > 1 / (1 + size**2)  # the β2 of the paper lies inside
     assert drift_by_loop([size, -1, -1], 0, critical * 0.99) < 0 < drift_by_loop([size, -1, -1], 0, critical * 1.01)
 

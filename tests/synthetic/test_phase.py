@@ -232,7 +232,15 @@ def test_json_is_plain(small):
         ({"x": ("beta1", 0.5, 0.5)}, "low < high"),
         ({"x": ("beta1", 0.0, 1.0)}, r"`beta1` must be in \[0, 1\)"),
         ({"x": ("lr", 0.0, 1.0)}, "positive"),
+        ({"x": "beta1"}, r"`x` must be \(name, lowest, highest\)"),
+        ({"y": ("beta2", 0.5)}, r"`y` must be \(name, lowest, highest\)"),
         ({"size": (0, 3)}, "`size`"),
+        ({"size": 32}, "`size` must be two numbers of cells"),
+        ({"size": (2.5, 3)}, "`size` must be a whole number"),
+        ({"refine": -1}, "`refine`"),
+        ({"problem": "onlin"}, "choose from online"),
+        ({"method": None}, "`method` must be"),
+        ({"seeds": [0, -1]}, "`seeds`"),
         ({"steps": 1}, "`steps`"),
         ({"seeds": 0}, "`seeds`"),
         ({"method": "adm"}, "did you mean"),
@@ -295,6 +303,8 @@ def test_a_file_of_another_sweep_is_refused_and_kept(tmp_path):
     with pytest.raises(ValueError, match="is not; choose another name"):
         phase_diagram(cycle(), size=(1, 1), resume=notes, **ASKED)
     assert notes.read_text() == "mine"
+    with pytest.raises(ValueError, match="is a directory"):
+        phase_diagram(cycle(), size=(1, 1), resume=tmp_path, **ASKED)
 
 
 def test_numbers_that_are_not_finite_survive_the_file(tmp_path):

@@ -234,6 +234,12 @@ def test_pieces_meet_at_their_borders(make):
             assert np.ptp(seen, axis=0).max() <= 1e-7
 
 
+@pytest.mark.parametrize("name", [r"\xi, \N and \u", 'it said """x"""', 'ends in "', "two\nlines"])
+def test_a_name_may_hold_any_character(name):
+    problem = Problem([x**2], name=name)
+    assert problem.value(3.0) == 9.0
+
+
 def test_a_component_that_is_not_there_has_no_value():
     assert math.isnan(reddi().kernel(2, np.zeros(1), np.zeros(1)))
 

@@ -508,12 +508,16 @@ def test_a_bad_spec_is_one_sentence(name, settings, message):
     [
         ({"problems": ["reddi theorem 2"]}, "did you mean reddi theorem 1"),
         ({"problems": [3]}, "names or `Case`s, got int"),
+        ({"problems": 3}, "names or `Case`s, got int"),
         ({"problems": []}, "at least one"),
         ({"problems": ["adopt k=10", "adopt k=10"]}, "twice"),
-        ({"steps": 0}, "`steps` must be a positive integer"),
-        ({"seeds": 0}, "`seeds` must be"),
-        ({"seeds": [-1]}, "`seeds` must be"),
-        ({"lr": math.nan}, "`lr` must be a positive number"),
+        ({"steps": 0}, "`steps` must be a whole number"),
+        ({"steps": "1000"}, "`steps` must be a whole number"),
+        ({"seeds": 0}, "`seeds` must name"),
+        ({"seeds": [-1]}, "`seeds` must name"),
+        ({"seeds": 1.5}, "`seeds` must name"),
+        ({"lr": math.nan}, "`lr` must be positive"),
+        ({"lr": "0.1"}, "`lr` must be positive"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, message):
@@ -524,3 +528,5 @@ def test_bad_input_is_one_sentence(arguments, message):
 def test_a_factory_must_make_an_optimizer():
     with pytest.raises(ValueError, match=r"must return a torch\.optim\.Optimizer, got int"):
         run_suite(lambda params: 3)
+    with pytest.raises(ValueError, match="must be a function of a list of parameters, got SGD"):
+        run_suite(torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1))

@@ -213,7 +213,7 @@ def test_rates():
 def test_powers_of_stepsizes():
     assert stepsize_power("3/(t + 7)**(1/3)") == sympy.Rational(1, 3)
     assert stepsize_power("0.01/sqrt(1 + 0.01*t)") == sympy.Rational(1, 2)
-    for law in ("log(t)/t", "exp(-t)", "t", "sin(t)", "-1/t", "0.1*(1+cos(pi*t/T))/2"):
+    for law in ("log(t)/t", "exp(-t)", "t", "sin(t)", "-1/t", "0.1*(1+cos(pi*t/T))/2", "1/+", None):
         with pytest.raises(ValueError, match="power of t"):
             stepsize_power(law)
     with pytest.raises(ValueError, match="'adma'"):
