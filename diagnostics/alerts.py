@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import signals
+from .alert import Alert
 from .drift import HarmDecision, judge_harm
 from .recorder import Recorder
 from .schedule import PROVED
@@ -25,6 +26,8 @@ from .trace import SUMS
 
 if TYPE_CHECKING:
     from .edge import Edge
+
+__all__ = ["Alert", "Alerts", "Quiet"]
 
 Array = NDArray[np.float64]
 logger = logging.getLogger("stepscope")
@@ -53,26 +56,10 @@ TURNS = 2
 """Looks running that must find the steps going uphill; their windows share two fifths."""
 AWAY = 0.9
 """Ratio below which a run has left the edge of stability again."""
+GO_BACK = "set a finite learning rate, and go back to the last checkpoint from before it was lost"
 
 NONFINITE, G2, RMS2, TAKEN = (SUMS.index(name) for name in ("nonfinite", "g2", "rms2", "steps"))
-SCALE, BETA1 = 2, 4  # places among the coefficients
-
-
-@dataclass(frozen=True)
-class Alert:
-    """What is about to go wrong: where, the numbers that say so, the likely cause, and what to try."""
-
-    rule: str
-    step: int
-    tensor: str | None
-    message: str
-    cause: str
-    suggestion: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.rule} at step {self.step}: {self.message}. Likely cause: {self.cause}. To try: {self.suggestion}."
-        )
+LR, SCALE, BETA1 = 0, 2, 4  # places among the coefficients
 
 
 class Leap(NamedTuple):
@@ -142,6 +129,8 @@ class Alerts:
         self._grown: dict[int, int] = {}
         """The step at which such a tensor had begun to oscillate."""
         self._leap: Leap | None = None
+        self._rateless: int | None = None
+        """The step since which a learning rate is NaN or infinite."""
         self._downhill: tuple[int, float] | None = None
         self._uphill, self._edge, self._complained = 0, math.nan, False
         past = recorder.log.rows() if recorder.step else ()
@@ -154,11 +143,14 @@ class Alerts:
         recorder, found = self._recorder, self._waiting
         suspected = self._signals.look(recorder.accumulators.last, recorder.accumulators.then)
         due = recorder.step in PROVED and recorder.step >= SETTLED
-        if suspected or due or found or self._leap or self.after_gap:
+        lost = not math.isfinite(recorder.accumulators.then[:, LR].sum())
+        if suspected or due or found or lost or self._leap or self.after_gap:
             self._waiting = []
             with np.errstate(all="ignore"):
-                found += self._weigh(suspected, due)
+                found += self._lost() if lost else self._weigh(suspected, due)
             self._send(found)
+        if not lost:
+            self._rateless = None
 
     def _weigh(self, suspected: int, due: bool) -> list[Alert]:
         """Apply the rules that have reason to be applied."""
@@ -187,18 +179,27 @@ class Alerts:
         """Tell, after this step, of NaN and infinities in gradients or second moments."""
         watchers, first = self._recorder.watchers, tensors[0]
         count = self._recorder.accumulators.last[first, NONFINITE]
-        self._waiting.append(
-            self._alert(
-                "nonfinite",
-                first,
-                f"{count:.0f} of {watchers[first].coordinates.watched} watched coordinates of {watchers[first].name} "
-                f"are NaN or infinite, and so are some in {len(tensors)} of {len(watchers)} tensors",
-                "the loss itself, as it is in every tensor"
-                if len(tensors) == len(watchers)
-                else "an overflow or an undefined operation in the layers of these tensors, or behind them",
-                "go back to the last checkpoint, for the step was taken; look at its batch; lower the rate or the loss "
-                "scale; torch.autograd.set_detect_anomaly(True) names the operation",
+        cause, suggestion = self._why_nonfinite(everywhere=len(tensors) == len(watchers))
+        message = (
+            f"{count:.0f} of {watchers[first].coordinates.watched} watched coordinates of {watchers[first].name} "
+            f"are NaN or infinite, and so are some in {len(tensors)} of {len(watchers)} tensors"
+        )
+        self._waiting.append(self._alert("nonfinite", first, message, cause, suggestion))
+
+    def _why_nonfinite(self, everywhere: bool) -> tuple[str, str]:
+        """Return cause and suggestion."""
+        if self._rateless is not None:
+            return (
+                f"the learning rate, which is not finite since step {self._rateless}",
+                GO_BACK,
             )
+        where = "in the layers of these tensors, or behind them"
+        return (
+            "the loss itself, as it is in every tensor"
+            if everywhere
+            else f"an overflow or an undefined operation {where}",
+            "go back to the last checkpoint, for the step was taken; look at its batch; lower the rate or the loss "
+            "scale; torch.autograd.set_detect_anomaly(True) names the operation",
         )
 
     def edge(self, found: Edge) -> None:
@@ -224,6 +225,26 @@ class Alerts:
             self._recorder.note("alerts held back", f"too soon after their like, or too many: {counts}")
 
     # --- the rules -------------------------------------------------------------------------------------------
+
+    def _lost(self) -> list[Alert]:
+        """Tell once of a learning rate that is not a number. The other rules, which compare sizes, have to wait."""
+        self._signals.forget()
+        if self._rateless is not None:
+            return []
+        self._rateless = self._recorder.step
+        watchers, rates = self._recorder.watchers, self._recorder.accumulators.then[:, LR]
+        lost = np.flatnonzero(~np.isfinite(rates)).tolist()
+        groups = sorted({watchers[p].group for p in lost})
+        return [
+            self._alert(
+                "learning rate",
+                lost[0],
+                f"the learning rate is {rates[lost[0]]} in parameter group {' and '.join(map(str, groups))}, which "
+                f"leaves no finite step in {len(lost)} of {len(watchers)} tensors, {watchers[lost[0]].name} first",
+                "a schedule or a setting that came out of a division by 0, an overflow or another broken number",
+                GO_BACK,
+            )
+        ]
 
     def _leapt(self) -> Leap:
         """Return a learning rate far above all before it. That alone is no alert: warm-ups do it."""
@@ -254,7 +275,8 @@ class Alerts:
             f"after a learning rate of at most {leap.before:.3g} it is {leap.after:.3g} since step {leap.step}, and a "
             f"step moves the weights by {math.sqrt(moved / theta):.0%} of their size",
             "a schedule, a unit or a resumed setting that is not what was meant",
-            f"go back to the last checkpoint with a rate near {leap.before:.3g}; if it is meant, raise it in steps",
+            f"lower the rate to about {leap.before:.3g} and go back to the last checkpoint; if the leap is meant, "
+            "raise it in steps",
         )
 
     def _surge(self) -> Alert | None:
@@ -447,7 +469,7 @@ class Alerts:
                 continue
             self._told += 1
             self.sent.append(alert)
-            recorder.note("alert", f"{alert.rule}: {alert.message}", alert.tensor)
+            recorder.note("alert", alert.line(), alert.tensor)
             if self._told == MOST:
                 recorder.note("alerts held back", f"{MOST} alerts were told; further ones are counted until the end")
             if self._told <= MOST_DUMPS:

@@ -82,9 +82,15 @@ def edge(optimizer: torch.optim.Optimizer, closure: Closure) -> Edge:
             is measured is that batch's curvature.
 
     Raises:
-        ValueError: for an optimizer without a readable stepsize or before its first step, and for a closure that
-            returns no loss that can be differentiated twice.
+        ValueError: for an optimizer without a readable stepsize or before its first step, for NaN or infinities in its
+            parameters, second moments or learning rate, and for a closure that is no function, or returns no loss that
+            can be differentiated twice.
     """
+    if not callable(closure):
+        raise ValueError(
+            f"`closure` must be a function that returns the loss, got {type(closure).__name__}; write "
+            "`lambda: loss_function(model(x), y)`, so that the loss can be computed anew."
+        )
     pieces = list(_pieces(optimizer))
     threshold = min((piece.threshold for piece in pieces), default=math.inf)
     if not math.isfinite(threshold):
@@ -132,15 +138,31 @@ def _piece(reader: Reader, param: torch.Tensor, group: dict[str, Any], state: di
         now, v = reader.coefficients(view), reader.second_moment(view)
     except LookupError as error:
         raise ValueError(f"`optimizer` must have taken a step, got no {error} in its state; step first.") from error
+    _check_finite(param, v, now.lr)
     rate = boost(reader, group, now)
     shrink = now.lr * float(group.get("weight_decay", 0.0)) if reader.decoupled(group) else 0.0
     room = max(2.0 - shrink, 1e-9)  # -x = (1 - lr·decay) x - e∘boost∘Hx; a decay of 2/lr flips signs by itself
     root = now.scale * np.sqrt(v, dtype=np.float64) + now.eps
-    with np.errstate(all="ignore"):  # a broken run: the eigenvalue will be NaN
+    with np.errstate(all="ignore"):
         e = np.where(v > 0, now.lr * (now.gain / root), 0.0)
     decay = float(group["weight_decay"]) if reader.adds_decay_to_gradient(group) else 0.0
     threshold = room / (rate * now.lr) if now.lr > 0 else math.inf
     return Piece(param, e * rate / room, decay, threshold)
+
+
+def _check_finite(param: torch.Tensor, v: NDArray[Any], lr: float) -> None:
+    """Refuse a broken run: coordinates without a number would drop out, and the rest seem far from the edge."""
+    broken = {
+        "the learning rate": math.isfinite(lr),
+        f"a parameter of shape {tuple(param.shape)}": bool(torch.isfinite(param).all()),
+        f"the second moment of a parameter of shape {tuple(param.shape)}": bool(np.isfinite(v).all()),
+    }
+    for what, finite in broken.items():
+        if not finite:
+            raise ValueError(
+                f"`optimizer` must hold finite numbers, got NaN or infinities in {what}: the run broke and has no "
+                "edge; go back to a checkpoint from before that."
+            )
 
 
 def boost(reader: Reader, group: dict[str, Any], now: Coefficients) -> float:

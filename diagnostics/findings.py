@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .alert import Alert
 from .conditions import Condition, Decision, Growth
 from .drift import HarmDecision, judge_harm
 from .evidence import Evidence
@@ -38,7 +39,7 @@ RISING_ADVICE = {
     "rise_lr": "The schedule raises the learning rate again and again; the optimizer is not at fault.",
     "rise_bias": "That is how torch's AMSGrad warms up, not a defect: it divides the largest uncorrected "
     "second moment by today's bias correction. It fades after a few multiples of 1/(1-beta2) steps.",
-    "rise_v": "amsgrad=True, AdaFom or a beta2 that tends to 1 would give a certificate; a larger beta2 "
+    "rise_v": "Under amsgrad=True, AdaFom or a beta2 that tends to 1 the bias condition would hold; a larger beta2 "
     "makes the rises smaller.",
 }
 
@@ -64,6 +65,34 @@ def broke(e: Evidence) -> Finding | None:
         e.window,
         "Go back to the last good checkpoint; lower the learning rate, clip gradients or raise eps; check the batch.",
     )
+
+
+def alerted(e: Evidence) -> Finding | None:
+    """Report the alerts that were given while the run went on: the first of each rule, and how many followed."""
+    alerts = [Alert.read(event) for event in e.trace.events if event.kind == "alert"]
+    if not alerts:
+        return None
+    by_rule: dict[str, list[Alert]] = {}
+    for alert in alerts:
+        by_rule.setdefault(alert.rule, []).append(alert)
+    firsts = [alike[0] for alike in by_rule.values()]
+    tries = dict.fromkeys(sentence(alert.suggestion) for alert in firsts if alert.suggestion)
+    return Finding(
+        "Alerts came while the run went on",
+        " ".join(_told(*alike) for alike in by_rule.values()),
+        "docs/theory.md 3, R9-R12",
+        tuple(dict.fromkeys(alert.tensor for alert in alerts if alert.tensor)),
+        (min(alert.step for alert in alerts), max(alert.step for alert in alerts)),
+        " ".join(tries) or "Look at the run around these steps; docs/alerts.md says what each rule means.",
+    )
+
+
+def _told(first: Alert, *more: Alert) -> str:
+    """Return the first alert of a rule in words, and how many followed."""
+    where = f" in {first.tensor}" if first.tensor and first.tensor not in first.message else ""
+    cause = f" Likely cause: {first.cause}." if first.cause else ""
+    after = f" {len(more)} more of this rule came, the last at step {more[-1].step}." if more else ""
+    return f"{first.rule.capitalize()} at step {first.step}{where}: {first.message.removesuffix('.')}.{cause}{after}"
 
 
 def harm(e: Evidence) -> Finding | None:
@@ -200,16 +229,38 @@ def other_rules(e: Evidence) -> Finding | None:
     holding = better(found)
     if not holding:
         return None
-    shown = ", ".join(f"{other.rule} {other.c_over_a:.2g}" for other in holding)
+    sure = [other.rule for other in holding if other.certified]
+    shown = _listed([f"{other.rule} ({other.c_over_a:.2g})" for other in holding])
+    short = [other.rule for other in found[1:] if other.too_short]
+    untold = f" This run is too short to judge {_listed(short, 'or')}." if short else ""
     return Finding(
         "Other rules would meet the bias condition on these gradients",
-        f"c+/a stands at {found[0].c_over_a:.2g} in the last block as the run was made; on the same gradients it would "
-        f"vanish under: {shown}. Another rule would have met other gradients, so this says nothing of where it ends.",
+        f"c+/a stands at {found[0].c_over_a:.2g} in the last block as the run was made. On the same gradients it would "
+        f"be smaller and tend to 0 under {shown}. {_worth(len(holding), sure)}{untold} Another rule would have met "
+        "other gradients, so this says nothing of where it ends.",
         "docs/theory.md 4.5",
         (),
         e.window,
-        "Try one of them if you want a certificate; without harm there is no need to.",
+        "Without harm there is no need for another rule. "
+        + (
+            f"For a certificate take {_listed(sure, 'or')}."
+            if sure
+            else f"{_listed([other.rule for other in holding], 'or')} would let the bias condition hold; a certificate "
+            "asks for the variance condition as well."
+        ),
     )
+
+
+def _worth(holding: int, sure: Sequence[str]) -> str:
+    """Say which of the rules under which the bias condition holds would have a certificate."""
+    if not sure:
+        return (
+            "The bias condition would hold, but none of them would have a certificate here: that takes the variance "
+            "condition and a growing a as well."
+        )
+    if len(sure) == holding:
+        return "The variance condition would hold as well: that is a certificate."
+    return f"The variance condition would hold as well, which makes a certificate, under {_listed(sure)} only."
 
 
 def efficiency(e: Evidence) -> Finding | None:
@@ -291,13 +342,14 @@ def _largest(e: Evidence, sizes: Array, count: int = 3) -> tuple[str, ...]:
     return tuple(e.trace.tensors[i].name for i in order if sizes[i] > 0)
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Return several names as in a sentence."""
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+def _listed(names: Sequence[str], last: str = "and") -> str:
+    """Return names as in a sentence."""
+    return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else names[0]
 
 
 FINDINGS: tuple[Callable[[Evidence], Finding | None], ...] = (
     broke,
+    alerted,
     harm,
     skewed,
     died_out,

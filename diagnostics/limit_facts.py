@@ -15,7 +15,7 @@ Stages end at T, T/2, T/4, …; all numbers of a stage are a dictionary by name,
     hidden                   how often noise alone would show as much slope, where it is not told from noise
     rho, rho low, rho high   descent efficiency with its interval
     climbs                   present where ρ < 0 for certain
-    edge                     ratio to the edge of stability, logged by `Monitor.edge`
+    edge                     the newest ratio to the edge of stability of the stage, logged by `Monitor.edge`
 """
 
 from __future__ import annotations
@@ -117,7 +117,10 @@ def _mean(values: Array) -> float:
 
 
 def _logged(trace: Trace, begin: int, end: int) -> Facts:
-    """Return the mean of what was logged of the edge and of number formats after record `begin`, up to `end`."""
+    """Return what was logged after record `begin`, up to `end`: of the edge the newest, of number formats the mean.
+
+    The edge moves with the learning rate at once: a mean would be of steps that are no longer taken.
+    """
     found: Facts = {}
     for name, key in LOGGED.items():
         scalar = trace.scalars.get(key)
@@ -127,6 +130,9 @@ def _logged(trace: Trace, begin: int, end: int) -> Facts:
         totals, counts = (np.append(0.0, series)[places] for series in (scalar.total, scalar.count))
         if counts[1] > counts[0]:
             found[name] = float((totals[1] - totals[0]) / (counts[1] - counts[0]))
+            newest = float(scalar.last[places[1] - 1])
+            if name == "edge" and math.isfinite(newest):
+                found[name] = newest
     return found
 
 

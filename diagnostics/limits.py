@@ -3,7 +3,7 @@
     precision   of the stepsizes, those set by eps or by a number format and not by the gradient
     stepsize    of the stepsize, what it lost in the last doubling of the run
     bias        of the intended descent, what the steps do not make: 1 - ρ
-    noise       of what the gradients push, what is not slope: 1 - 1/(1 + τ/W)
+    noise       of what the gradients push, what is not slope: 1 - 1/(1 + τ/W); at the edge it may be swing instead
     curvature   of the steps that the edge of stability allows, what is taken already; `Monitor.edge` measures it
 
 A share of 0 holds nothing back, one of 1 leaves nothing. The run is read in stages that end at the newest step and are
@@ -92,7 +92,10 @@ def limits(trace: Trace) -> Limits:
     spans = [(int(trace.steps[begin]) + 1, int(trace.steps[end])) for begin, end in pairwise(edges)]
     facts = facts_of_stages(trace, edges)
     stages = [_judged("the whole run", *stage) for stage in zip(spans, facts, strict=True)]
-    tensors = [_judged(t.name, spans[-1], facts_of_tensor(trace, edges, p)) for p, t in enumerate(trace.tensors)]
+    common = _swings(facts[-1])
+    tensors = [
+        _judged(t.name, spans[-1], facts_of_tensor(trace, edges, p) | common) for p, t in enumerate(trace.tensors)
+    ]
     wreck = broken(trace, spans[-1][0])
     if wreck:
         stages[-1] = replace(stages[-1], limit=Limit.BROKEN)
@@ -114,6 +117,8 @@ def shares_of(facts: Mapping[str, float]) -> dict[Limit, float]:
         Limit.NOISE: 1.0 - facts.get("slope", nan),
         Limit.CURVATURE: facts.get("edge", nan),
     }
+    if raw[Limit.CURVATURE] >= AT_EDGE and raw[Limit.NOISE] >= FROM[Limit.NOISE]:
+        raw[Limit.NOISE] = nan  # steps that swing between walls push to and fro as noise does: nobody can tell
     return {cause: share if math.isnan(share) else min(max(share, 0.0), 1.0) for cause, share in raw.items()}
 
 
@@ -147,6 +152,11 @@ def _at_rest(facts: Mapping[str, float]) -> bool:
 def no_descent(interval: tuple[float, float]) -> bool:
     """Return whether an interval of ρ is so narrow and so near 0 that it says: no descent is left."""
     return max(map(abs, interval)) <= NO_DESCENT
+
+
+def _swings(facts: Mapping[str, float]) -> dict[str, float]:
+    """Return the edge of stability where the run sits at it: what hovers in any tensor may then be its swing."""
+    return {"edge": facts["edge"]} if facts.get("edge", 0.0) >= AT_EDGE else {}
 
 
 def _judged(name: str, span: tuple[int, int], facts: Mapping[str, float]) -> Stage:
@@ -195,7 +205,7 @@ def _noise(facts: Mapping[str, float]) -> str:
         return (
             "Over the last half of the run no slope stands out of it (noise alone would show as much in "
             f"{facts['hidden']:.0%} of cases): the run hovers in a ball of noise or on a cycle, or descends too slowly "
-            "to be seen yet."
+            f"to be seen yet.{'' if 'edge' in facts else CYCLE}"
         )
     return (
         f"Over the last half of the run slope makes {facts['slope']:.0%} of what the gradients push; it takes "
@@ -203,16 +213,24 @@ def _noise(facts: Mapping[str, float]) -> str:
     )
 
 
+CYCLE = " Gradients without noise that only swing look alike; `monitor.edge` would tell."
+
+
 def _about(steps: float) -> str:
     """Return a number of steps with two digits that matter."""
     return f"{float(f'{steps:.2g}'):.0f}"
 
 
+def _of_edge(edge: float) -> str:
+    """Return a ratio to the edge of stability in words."""
+    return f"{edge:.0%} of the edge of stability" if edge < 2 else f"{edge:.3g} times the edge of stability"
+
+
 def _curvature(facts: Mapping[str, float]) -> str:
     edge = facts["edge"]
     if edge >= AT_EDGE:
-        return f"The steps are at {edge:.0%} of the edge of stability: longer ones swing out."
-    return f"The steps are at {edge:.0%} of the edge of stability: less than twice as long would be too long."
+        return f"The steps are at {_of_edge(edge)}: longer ones swing out."
+    return f"The steps are at {_of_edge(edge)}: less than twice as long would be too long."
 
 
 def _rest(facts: Mapping[str, float]) -> str:
@@ -223,7 +241,7 @@ def _nothing(facts: Mapping[str, float]) -> str:
     told = f"Slope makes {facts['slope']:.0%} of what the gradients push"
     made = f", and the steps make {facts['rho']:.0%} of its descent" if "rho" in facts else ""
     room = (
-        f" At {facts['edge']:.0%} of the edge of stability there is room for a larger learning rate."
+        f" At {_of_edge(facts['edge'])} there is room for a larger learning rate."
         if "edge" in facts
         else " Whether there is room for a larger learning rate, `monitor.edge` would tell."
     )
@@ -246,7 +264,7 @@ TITLES = {
     Limit.NOTHING: "Nothing that is measured holds this run back.",
     Limit.UNKNOWN: "What limits this run is not measured.",
 }
-EARLIER = {Limit.NOTHING: "nothing that is measured"}
+EARLIER = {Limit.NOTHING: "no limit was seen"}
 WORDS: dict[Limit, Callable[[Mapping[str, float]], str]] = {
     Limit.PRECISION: _precision,
     Limit.STEPSIZE: _stepsize,

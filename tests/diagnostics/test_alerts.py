@@ -19,7 +19,7 @@ from stepscope.diagnostics.alerts import Alert, Quiet
 from stepscope.diagnostics.edge import Edge
 from stepscope.diagnostics.schedule import OPENING
 from stepscope.diagnostics.signals import BLOCK, BLOCKS, DECAY, FEWEST, RATE, SURGE, Signals
-from stepscope.diagnostics.trace import SUMS
+from stepscope.diagnostics.trace import SUMS, Event
 
 RMS2, G2, STEPS = (SUMS.index(name) for name in ("rms2", "g2", "steps"))
 
@@ -110,6 +110,7 @@ def test_a_learning_rate_a_hundred_times_too_large_is_named_before_the_loss_doub
     assert "0.1 since step 600" in first.message
     surge = next(alert for alert in monitor.alerts if alert.rule == "update surge")
     assert "the learning rate" in surge.cause
+    assert "lower the rate to about 0.001" in first.suggestion
 
 
 def test_the_same_for_sgd(digits):
@@ -133,6 +134,40 @@ def test_one_nan_names_its_tensor_and_step(digits):
     assert alert.message.startswith("1 of 2048 watched coordinates of 2.weight")
     assert "1 of 6 tensors" in alert.message
     assert alert.step < doubled(losses, 299)
+
+
+@pytest.mark.parametrize("rate", [math.nan, math.inf])
+@pytest.mark.parametrize("onset", [1, 100])
+def test_a_learning_rate_that_is_no_number_is_told_of_at_once_and_blamed_for_what_follows(digits, rate, onset):
+    def meddle(step, _model, optimizer):
+        if step >= onset:
+            optimizer.param_groups[0]["lr"] = rate
+
+    monitor, _ = train(digits, adam(), onset + 5, meddle)
+    assert told(monitor) == [("learning rate", onset), ("nonfinite", onset + 1)]
+    first, second = monitor.alerts
+    assert first.tensor == "0.weight"
+    assert first.message.startswith(f"the learning rate is {rate} in parameter group 0,")
+    assert "6 of 6 tensors" in first.message
+    assert second.cause == f"the learning rate, which is not finite since step {onset}"
+
+
+def test_the_group_that_lost_its_learning_rate_is_named_and_each_loss_counts_once():
+    first, second = (nn.Parameter(torch.ones(4)) for _ in range(2))
+    optimizer = torch.optim.SGD([{"params": [("a", first)]}, {"params": [("b", second)]}], lr=0.1)
+    monitor = Monitor(optimizer, strict=True, what_if=())
+    for step in range(1, 201):
+        optimizer.param_groups[1]["lr"] = math.nan if step in (3, 4, 100) else 0.1
+        for p in (first, second):
+            p.grad = torch.ones(4)
+        optimizer.step()
+        if step == 4:
+            with torch.no_grad():
+                second.fill_(1.0)
+    (alert,) = monitor.alerts
+    assert (alert.rule, alert.step, alert.tensor) == ("learning rate", 3, "b")
+    assert "in parameter group 1, which leaves no finite step in 1 of 2 tensors" in alert.message
+    assert monitor._alerts._quiet.held == {"learning rate": 1}  # at step 100, too soon at the same tensor
 
 
 def test_an_exploding_layer_is_named(digits):
@@ -517,6 +552,21 @@ def test_tensors_that_rest_or_come_later_and_those_without_a_stepsize():
     assert told(monitor) == [("update surge", 352)]
 
 
+# --- in the record ---------------------------------------------------------------------------------------------
+
+
+@given(st.text(), st.text(), st.text())
+def test_an_alert_is_read_from_its_line(message, cause, suggestion):
+    words = [text.replace(". ", " ").removesuffix(".") for text in (message, cause, suggestion)]
+    alert = Alert("update surge", 7, "w", *words)
+    assert Alert.read(Event(7, "alert", alert.line(), "w")) == alert
+
+
+def test_an_alert_of_an_older_record_has_neither_cause_nor_suggestion():
+    event = Event(7, "alert", "update surge: in w RMS_t is 5, 3 times its largest", "w")
+    assert Alert.read(event) == Alert("update surge", 7, "w", "in w RMS_t is 5, 3 times its largest", "", "")
+
+
 # --- telling -------------------------------------------------------------------------------------------------
 
 
@@ -537,7 +587,8 @@ def test_an_alert_is_an_event_a_call_a_line_in_the_log_and_a_dump(tmp_path, capl
     assert [record.getMessage() for record in caplog.records] == [f"stepscope: {alert}"]
     assert all(part in str(alert) for part in (alert.message, alert.cause, alert.suggestion, "step 352"))
     (event,) = [event for event in Trace.load(tmp_path / "run").events if event.kind == "alert"]
-    assert (event.step, event.tensor, event.message) == (352, "w", f"update surge: {alert.message}")
+    assert (event.step, event.tensor, event.message) == (352, "w", alert.line())
+    assert Alert.read(event) == alert
     assert (tmp_path / "run" / "snapshots" / "flight-352.npz").exists()
 
 

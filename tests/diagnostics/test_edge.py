@@ -1,6 +1,7 @@
 """The edge of stability: known curvatures, a dense twin, real steps on both sides of it, and a run left as it was."""
 
 import copy
+import math
 import random
 
 import numpy as np
@@ -354,6 +355,30 @@ def test_what_it_cannot_measure_it_says_in_one_sentence():
     wave = nn.Parameter(torch.ones(3, dtype=torch.complex64))
     with pytest.raises(ValueError, match="real parameters"):
         edge(torch.optim.SGD([wave], lr=0.1), lambda: wave.abs().square().sum())
+
+
+@pytest.mark.parametrize("broken", ["a parameter", "second moment", "learning rate"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_run_that_broke_has_no_edge(broken, bad):
+    bowl = Bowl(torch.optim.Adam)
+    bowl.step()
+    with torch.no_grad():
+        if broken == "a parameter":
+            bowl.x[3] = bad
+        elif broken == "second moment":
+            bowl.optimizer.state[bowl.x]["exp_avg_sq"][3] = bad
+        else:
+            bowl.set_rate(bad)
+    with pytest.raises(ValueError, match=f"finite numbers, got NaN or infinities in .*{broken}") as caught:
+        edge(bowl.optimizer, bowl.x.sum)  # a loss that hardly minds
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loss_in_place_of_a_function_is_refused():
+    bowl = Bowl(torch.optim.SGD)
+    with pytest.raises(ValueError, match=r"`closure` must be a function that returns the loss, got Tensor; write") as e:
+        edge(bowl.optimizer, bowl.loss())
+    assert "\n" not in str(e.value)
 
 
 # --- the paper's finding ---------------------------------------------------------------------------------------------

@@ -10,13 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from stepscope import Monitor
+from stepscope import Monitor, Trace
 from stepscope.diagnostics import findings, findings_record
+from stepscope.diagnostics.alert import Alert
 from stepscope.diagnostics.conditions import Decision
 from stepscope.diagnostics.evidence import gather
 from stepscope.diagnostics.findings import findings_of, not_yet
 from stepscope.diagnostics.findings_record import survived
+from stepscope.diagnostics.limits import limits
 from stepscope.diagnostics.trace import COLUMNS, Event
+from stepscope.reports import cli
+from stepscope.reports.page import page
+from stepscope.reports.words import answers
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,6 +70,52 @@ def test_a_count_that_is_not_finite_counts_nothing(short):
     trace = replace(short.trace, values=short.trace.values.copy(), events=[Event(7, "nonfinite", "1 gradient is NaN.")])
     trace.values[-1, :, COLUMNS.index("nonfinite")] = math.inf
     assert "in 0 coordinate-steps and 1 events" in survived(replace(short, trace=trace)).text
+
+
+def alert(step, rule="update surge", tensor="w1", suggestion="look at the last batches"):
+    return Event(step, "alert", Alert(rule, step, tensor, f"{rule} there", "an odd batch", suggestion).line(), tensor)
+
+
+def test_alerts_are_told_of_first_each_rule_once_with_what_to_try(short):
+    events = [
+        alert(40, tensor="w2"),
+        alert(50),
+        alert(60, "learning rate", None, "lower the rate to about 0.001"),
+        alert(70, tensor="w2"),
+        Event(80, "closed", "closed by its owner"),
+    ]
+    found = findings_of(replace(short, trace=replace(short.trace, events=events)))[0]
+    assert found.title == "Alerts came while the run went on"
+    assert found.text == (
+        "Update surge at step 40 in w2: update surge there. Likely cause: an odd batch. 2 more of this rule came, the "
+        "last at step 70. Learning rate at step 60: learning rate there. Likely cause: an odd batch."
+    )
+    assert (found.tensors, found.steps) == (("w2", "w1"), (40, 70))
+    assert found.suggestion == "Look at the last batches. Lower the rate to about 0.001."
+    old = replace(short.trace, events=[Event(9, "alert", "update surge: RMS_t is 5", "w")])
+    (before,) = [f for f in findings_of(replace(short, trace=old)) if f.title == found.title]
+    assert before.text == "Update surge at step 9 in w: RMS_t is 5."
+    assert "docs/alerts.md" in before.suggestion
+    assert not any(f.title == found.title for f in findings_of(short))
+
+
+def test_an_alert_of_a_real_run_is_printed_by_the_diagnosis_and_the_command(tmp_path, capsys):
+    """Also from disk: the record carries cause and suggestion."""
+    x = torch.nn.Parameter(torch.ones(4))
+    optimizer = torch.optim.Adam([("x", x)], lr=1e-3)
+    with Monitor(optimizer, tmp_path / "run", strict=True, what_if=()) as monitor:
+        for step in range(40):
+            optimizer.param_groups[0]["lr"] = 1e-3 if step < 30 else 10.0
+            x.grad = torch.ones(4)
+            optimizer.step()
+    shown = " ".join(str(monitor.diagnose()).split())
+    assert "1. Alerts came while the run went on Learning rate at step 31 in x:" in shown
+    assert "Try: Lower the rate to about 0.001" in shown
+    cli.main(["diagnose", str(tmp_path / "run")])
+    assert "Lower the rate to about 0.001" in " ".join(capsys.readouterr().out.split())
+    (*_, change) = answers(Trace.load(tmp_path / "run").diagnose(), limits(monitor.trace))
+    assert "Lower the rate to about 0.001" in change.lines[0]
+    assert "1 alert while the run went on: learning rate at step 31; see the findings." in page([("r", monitor.trace)])
 
 
 @pytest.mark.parametrize(("eps", "few", "told"), [(1e-30, 5, True), (1e-8, 5, False), (1e-30, 0, False)])

@@ -110,6 +110,50 @@ def test_a_cycle_at_the_edge_is_curvature_not_noise(worlds):
     assert limits(with_scalar(cycle, "edge/ratio", 0.7)).limit is Limit.NOISE
 
 
+def test_the_newest_measurement_of_the_edge_counts(worlds):
+    """A rate a hundred times as large from step 2700: 0.27 of the edge became 26.7, a mean would say neither."""
+    trace = with_scalar(descending(worlds), "edge/ratio", 0.267)
+    kept = trace.scalars["edge/ratio"]
+    late = trace.steps > 2700
+    last = np.where(late, 26.7, 0.267)
+    leapt = replace(kept, last=last, total=np.cumsum(last))
+    found = limits(replace(trace, scalars=trace.scalars | {"edge/ratio": leapt}))
+    assert found.stages[-1].facts["edge"] == 26.7
+    assert found.stages[-2].facts["edge"] == 0.267
+    assert (
+        found.now
+        == "Curvature limits this run. The steps are at 26.7 times the edge of stability: longer ones swing out."
+    )
+    lost = replace(leapt, last=np.where(trace.steps > 2900, NAN, last))  # of which the mean knows nothing
+    mean = limits(replace(trace, scalars=trace.scalars | {"edge/ratio": lost})).stages[-1].facts["edge"]
+    assert math.isfinite(mean)
+
+
+def test_a_swing_without_noise_is_not_called_noise_at_the_edge(worlds):
+    """Two tensors whose gradients flip their sign in each step: no slope is left, and there is no noise at all."""
+    steps = 4096
+    t = np.arange(steps)[:, None]
+    world = worlds.World(
+        (-1.0) ** t * np.ones((steps, 2)),
+        np.full((steps, 2), 1e-3),
+        np.full(steps, 1e-3),
+        owner=np.array([0, 1]),
+    )
+    swing = world.trace(np.arange(1, steps + 1))
+    blind = limits(swing)
+    assert blind.limit is Limit.NOISE  # as far as gradients alone can tell
+    assert blind.now.endswith("`monitor.edge` would tell.")
+    measured = limits(with_scalar(swing, "edge/ratio", 1.0))
+    assert measured.limit is Limit.CURVATURE
+    for stage in (measured.stages[-1], *measured.tensors):
+        assert math.isnan(stage.shares[Limit.NOISE])
+        assert stage.limit is Limit.CURVATURE
+    inside = limits(with_scalar(swing, "edge/ratio", 0.1))
+    assert inside.limit is Limit.NOISE
+    assert "would tell" not in inside.now
+    assert all(math.isnan(stage.shares[Limit.CURVATURE]) for stage in inside.tensors)
+
+
 def test_precision_comes_first(worlds):
     trace = descending(worlds)
     assert limits(with_scalar(trace, "precision/swallowed", 0.4)).limit is Limit.NOTHING
@@ -150,7 +194,7 @@ def test_what_limited_it_before(worlds):
     told = Efficiency(seen.astype(np.int64), rho, rho - 0.01, rho + 0.01, rho[:, None], slope=np.ones(len(seen)))
     found = limits(replace(trace, efficiency=told))
     assert found.limit is Limit.STEPSIZE
-    assert found.before == "Before: nothing that is measured (steps 1025 to 4096), bias (steps 17 to 1024)."
+    assert found.before == "Before: no limit was seen (steps 1025 to 4096), bias (steps 17 to 1024)."
     assert [stage.last for stage in found.stages] == [2**k for k in range(5, 14)]
     assert str(found) == f"{found.now} {found.before}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from stepscope import Monitor, Trace, simulate
 from stepscope.diagnostics.conditions import Decision
 from stepscope.diagnostics.drift import HarmDecision
 from stepscope.diagnostics.imagined import KINDS, USUAL, imagined
-from stepscope.diagnostics.what_if import alternatives
+from stepscope.diagnostics.what_if import alternatives, better
 from stepscope.synthetic.reddi2018 import online
 
 STEPS = 3000
@@ -121,6 +122,71 @@ def test_reddis_game_judged_under_other_rules():
     text = str(diagnosis)
     assert "amsgrad" in text
     assert "gradients of this very run" in text
+
+
+def constant(t):
+    return 0.1
+
+
+def test_no_rule_is_judged_before_its_own_memory_is_over():
+    """Noise at β2 = 0.95: the stepsizes of a longer memory still settle, which looks as if c⁺/a vanished."""
+    noise = np.random.default_rng(0).normal(size=(STEPS, 20))
+    diagnosis = play({}, noise, constant, betas=(0.9, 0.95)).diagnose()
+    assert diagnosis.start == 200
+    found = {a.rule: a for a in diagnosis.what_if}
+    starts = {0.9: 200, 0.95: 200, 0.99: 1000, 0.999: 10_000, 0.9999: 100_000}
+    assert {beta2: found[f"adam(beta2={beta2})"].start for beta2 in starts} == starts
+    assert {rule for rule, a in found.items() if a.too_short} == {
+        f"adam(beta2={beta2})" for beta2, start in starts.items() if start * 2**2.5 > STEPS
+    }
+    for rule in ("adam(beta2=0.999)", "adam(beta2=0.9999)"):
+        assert found[rule].bias.decision is Decision.INCONCLUSIVE
+        assert "usable blocks" in found[rule].bias.reason
+    assert all(found[rule].start == 200 for rule in ("as it was", "amsgrad", "adafom", "adashift", "adopt", "sgd"))
+    assert {a.rule for a in better(diagnosis.what_if)} == {"amsgrad", "adafom", "sgd"}
+
+
+def test_what_would_hold_is_told_without_a_promise_of_a_certificate():
+    """At a constant rate the noise of no rule dies out, so no rule has a certificate; under 1/√t two have."""
+    noise = np.random.default_rng(0).normal(size=(STEPS, 20))
+    told = {}
+    for name, lr in (("constant", constant), ("root", root)):
+        monitor = play({"what_if": ("adam(beta2=0.999)", "amsgrad", "sgd")}, noise, lr, betas=(0.9, 0.95))
+        diagnosis = monitor.diagnose()
+        (told[name],) = [f for f in diagnosis.findings if f.title.startswith("Other rules would meet")]
+        own, _, amsgrad, sgd = diagnosis.what_if
+        assert own.certified is (diagnosis.verdict == "certified") is False
+        assert amsgrad.certified is sgd.certified is (name == "root")
+        assert own.variance.decision is diagnosis.variance.decision
+    assert "none of them would have a certificate here" in told["constant"].text
+    assert told["constant"].suggestion.endswith("a certificate asks for the variance condition as well.")
+    assert "that is a certificate" in told["root"].text
+    assert told["root"].suggestion == (
+        "Without harm there is no need for another rule. For a certificate take amsgrad or sgd."
+    )
+    for finding in told.values():
+        assert "too short to judge adam(beta2=0.999)." in finding.text
+        assert "tend to 0 under amsgrad (0) and sgd (0)." in finding.text
+
+
+def test_an_annealed_run_cannot_test_the_variance_condition_under_any_rule():
+    noise = np.random.default_rng(0).normal(size=(STEPS, 20))
+    cosine = lambda t: 0.05 * (1 + math.cos(math.pi * t / STEPS)) + 1e-6  # noqa: E731
+    diagnosis = play({}, noise, cosine, betas=(0.9, 0.95)).diagnose()
+    assert diagnosis.annealed
+    judged = [a for a in diagnosis.what_if if not a.too_short]
+    assert len(judged) > 5
+    assert not any(a.certified for a in judged)
+    assert all(a.variance.reason.startswith("finite horizon") for a in judged)
+
+
+def test_a_rule_that_stands_worse_is_no_remedy():
+    noise = np.random.default_rng(0).normal(size=(STEPS, 20))
+    own, *others = play({"what_if": ("amsgrad", "sgd")}, noise, constant, betas=(0.9, 0.95)).diagnose().what_if
+    worse = [replace(other, c_over_a=2 * own.c_over_a) for other in others]
+    assert better((own, *others)) == tuple(others)
+    assert better((own, others[0], worse[1])) == (others[0],)
+    assert better((own, *worse)) == ()
 
 
 # invariance
