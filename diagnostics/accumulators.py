@@ -309,8 +309,7 @@ def accumulate_all(
             load(v_address, size, members, numel, 0, v[:leading])
             load(g_address, size, members, numel, 0, g[:leading])
             a, z = at_lead, at_lead + leading
-            sums_of = (stretch[0, a:z], stretch[1, a:z], stretch[2, a:z], stretch[3, a:z], stretch[4, a:z])
-            drift(v[:leading], g[:leading], now, momentum[a:z], unit[a:z], sums_of)
+            drift(v[:leading], g[:leading], now, momentum[a:z], unit[a:z], stretch[:, a:z])
             if len(rules):
                 n = imagined[p]
                 meet(rule_now, at_rules, v[:n], g[:n], momentum[a : a + n])
@@ -364,10 +363,11 @@ def accumulate_whole(
 
 
 @inner()
-def drift(v: Array, g: Array, now: Array, m: Array, unit: Array, rows: tuple[Array, ...]) -> None:
-    """Move the momentum of the members of the harm test on, and add e·m, g, e, u² and u³ to its open stretch."""
+def drift(v: Array, g: Array, now: Array, m: Array, unit: Array, stretch: Array) -> None:
+    """Move the momentum of the members of the harm test on, and add e·m, g, e, u², u³ and e·u² to its open stretch."""
     lr, gain, scale, eps, beta1, nesterov = now
-    sum_em, sum_g, sum_e, sum_u2, sum_u3 = rows
+    sum_em, sum_g, sum_e = stretch[0], stretch[1], stretch[2]
+    sum_u2, sum_u3, sum_eu2 = stretch[3], stretch[4], stretch[5]
     for i in range(len(v)):
         v_i, g_i = v[i], g[i]
         live = (v_i > 0.0) & (v_i < math.inf) & (abs(g_i) < math.inf)
@@ -383,6 +383,7 @@ def drift(v: Array, g: Array, now: Array, m: Array, unit: Array, rows: tuple[Arr
         u = g_i / unit[i] if unit[i] > 0.0 else 0.0
         sum_u2[i] += u * u
         sum_u3[i] += u * u * u
+        sum_eu2[i] += e * u * u
 
 
 # reassoc lets the sums run in vector lanes. No contraction: a fused multiply-add would make e_t - e_{t-1} of two

@@ -29,7 +29,12 @@ LEVEL = 0.95
 """Of the interval of ρ, and of calling a run harmless."""
 ACCUSING = 0.998
 """Level, two-sided, at which a run is called harmful: one in a thousand by chance, for it is looked at many times."""
-STEP, PULL, MASS, SQUARE, CUBE = range(5)  # rows of `Stretches.current`: Σ e m, Σ g, Σ e, Σ u², Σ u³ with u = g/unit
+STEP, PULL, MASS, SQUARE, CUBE, LIVE = range(6)
+"""Rows of `Stretches.current`: Σ e m, Σ g, Σ e, Σ u², Σ u³, Σ e u² with u = g/unit."""
+DORMANT = 1e3
+"""Times the stepsize where the gradient is, from which a mean stepsize is that of coordinates without gradient.
+
+Lognormal gradients of spread s make exp(3s²/2), s = 2 not enough."""
 
 
 class HarmDecision(StrEnum):
@@ -66,7 +71,7 @@ class Stretches:
     test weighs, and the memory halves.
     """
 
-    def __init__(self, coords: int, rows: int = 5) -> None:
+    def __init__(self, coords: int, rows: int = 6) -> None:
         self.current: Array = np.zeros((rows, coords))
         """The open stretch; the caller adds each step's numbers in place."""
         self.momentum: Array = np.zeros(coords)
@@ -92,14 +97,14 @@ class Stretches:
                 self.full, self.length = 2 * K, 2 * self.length
 
     def gram(
-        self, sizes: Sequence[tuple[int, float]], rows: tuple[int, int, int] = (STEP, PULL, MASS)
+        self, sizes: Sequence[tuple[int, float]], rows: tuple[int, ...] = (STEP, PULL, MASS, SQUARE, LIVE)
     ) -> tuple[tuple[int, int], Array, Array, Array] | None:
         """Return the window and ⟨d_i, d_j⟩, ⟨d_i, g_j⟩, ⟨g_i, g_j⟩ per tensor, each `(tensors, k, k)`.
 
         The window is (first, last) in calls of `advance`, counted from 1. Coordinates are laid out tensor
         after tensor; `sizes` holds each tensor's number of coordinates and the scale from the watched to all
-        of them, `rows` where Σ e m, Σ g and Σ e stand. Coordinates that took no step in the window, or hold a
-        non-finite sum, contribute nothing. None before 2K stretches are full.
+        of them, `rows` where Σ e m, Σ g, Σ e, Σ u² and Σ e u² stand. Coordinates that took no step in the window, hold
+        a non-finite sum, or sleep, contribute nothing. None before 2K stretches are full.
         """
         k = self.full // 2
         if k < K:
@@ -109,7 +114,8 @@ class Stretches:
         end = 0
         for tensor, (count, scale) in enumerate(sizes):
             begin, end = end, end + count
-            grams[:, tensor] = scale * _grams(window[:, :, begin:end].astype(np.float64) / self.length)
+            own = window[:, :, begin:end].astype(np.float64) / self.length
+            grams[:, tensor] = scale * _grams(own[:, :3, awake(*own[:, 2:].mean(axis=0))])
         last = self.full * self.length
         return (last - k * self.length + 1, last), grams[0], grams[1], grams[2]
 
@@ -159,6 +165,16 @@ class Stretches:
         self.closed[:] = state["closed"]
         self.current[:] = state["current"]
         self.momentum[:], self.unit[:] = state["momentum"], state["unit"]
+
+
+def awake(mass: Array, square: Array, live: Array) -> NDArray[np.bool_]:
+    """Return which coordinates have gradients where they have stepsizes; from the means of e, u² and e u².
+
+    Where gradients are rare, v decays in between and e grows without bound, yet multiplies nothing: ē would promise a
+    descent that no rule could make, and a few such coordinates would drown ρ (docs/theory.md 4.6).
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        return ~(mass * square > DORMANT * live)
 
 
 def _grams(means: Array) -> Array:

@@ -23,13 +23,12 @@ from .conditions import (
     judge_bias,
     judge_variance,
 )
-from .drift import Harm, judge_harm, undecided
+from .drift import DORMANT, Harm, judge_harm, undecided
 from .instability import broken
 from .trace import Trace
 
 Array = NDArray[np.float64]
 
-DORMANT = 1e3  # mean stepsize over the gradients' own: exp(3s²/2), so a lognormal spread of s = 2 is not enough
 GRADIENTS_ALIVE = 1e-3  # ‖g‖² down a thousandfold: the run has come to rest rather than stalled
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .evidence import DORMANT, Evidence
+from .drift import DORMANT
+from .evidence import Evidence
 from .finding import NOTHING, Finding, sentence
 from .instability import trace_names
 from .trace import Event, Trace
@@ -113,7 +114,8 @@ def dormant(e: Evidence) -> Finding | None:
         "Dormant coordinates carry a",
         f"In {int(carried.sum())} of {len(carried)} tensors the mean stepsize is more than {DORMANT:g} times the "
         f"one where the gradient is, in {e.trace.tensors[worst].name} {spread[worst]:.2g} times: coordinates with next "
-        f"to no gradient make up most of a there, so b/a and c+/a speak of them more than of those that learn.{withheld}",
+        f"to no gradient make up most of a there, so b/a and c+/a speak of them more than of those that "
+        f"learn.{withheld}",
         "docs/theory.md 1.5",
         trace_names(e.trace, carried),
         e.window,

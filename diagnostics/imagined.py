@@ -98,9 +98,10 @@ def _number(text: str, name: str) -> float:
 class Alternatives:
     """The running sums of imagined rules over all watched tensors.
 
-    `sums` has a, b and c_plus, `(rules, 3)`, scaled up from the members to all coordinates; the harm test has a row of
-    Σ e·m and one of Σ e for each rule in its open stretch, behind the Σ g that all share. `now` is filled in each step:
-    the run's v, g, m of every member, beside its weight and a row for stepsizes; tensors follow each other there.
+    `sums` has a, b and c_plus, `(rules, 3)`, scaled up from the members to all coordinates; the harm test has rows of
+    Σ e·m, Σ e and Σ e·g² for each rule in its open stretch, behind the Σ g and Σ g² that all share. `now` is filled in
+    each step: the run's v, g, m of every member, beside its weight and a row for stepsizes; tensors follow each other
+    there.
     """
 
     def __init__(self, rules: Sequence[Imagined]) -> None:
@@ -116,7 +117,7 @@ class Alternatives:
         self.stepped = np.zeros(0, np.bool_)
         self.sums = np.zeros((count, len(SUMMED)))
         self.members = np.zeros(0, np.int64)
-        self.stretches = Stretches(0, rows=1 + 2 * count)
+        self.stretches = Stretches(0, rows=2 + 3 * count)
 
     def extend(self, leads: Sequence[int], sizes: Sequence[int]) -> None:
         """Make room for tensors with so many members of the harm test, and so many elements."""
@@ -135,7 +136,8 @@ class Alternatives:
         starts = self.members.cumsum() - self.members
         weights = [float(self.now[WEIGHT, a]) if n else 0.0 for a, n in zip(starts, self.members, strict=True)]
         scales = list(zip(self.members.tolist(), weights, strict=True))
-        found = [self.stretches.gram(scales, (1 + 2 * r, 0, 2 + 2 * r)) for r in range(len(self.rules))]
+        rows = [(r, 0, r + 1, 1, r + 2) for r in range(2, 2 + 3 * len(self.rules), 3)]
+        found = [self.stretches.gram(scales, own) for own in rows]
         if not found or found[0] is None:
             return None
         return found[0][0], np.array([np.nansum(gram[1:], axis=1) for gram in found if gram is not None])
@@ -219,16 +221,17 @@ def imagine_alike(
     """Add one step of the members from `a` to `z`, which share their coefficients and t."""
     # Every row by itself, in one piece: only then does the compiler use vector lanes.
     v_run, g, m = now[V_RUN, a:z], now[GRADIENT, a:z], now[MOMENTUM, a:z]
-    weight, e, sum_g = now[WEIGHT, a:z], now[STEPSIZE, a:z], stretch[0, a:z]
+    weight, e, sum_g, sum_g2 = now[WEIGHT, a:z], now[STEPSIZE, a:z], stretch[0, a:z], stretch[1, a:z]
     nesterov = coefficients[5]
     for i in range(z - a):
         sum_g[i] += g[i]
+        sum_g2[i] += g[i] * g[i]
         m[i] = nesterov * g[i] + (1.0 - nesterov) * m[i]  # from here on what e multiplies
     for r in range(len(rules)):
         kind, lag = rules[r, 0], int(rules[r, 3])
         old = past[int(t - 1.0 - lag) % len(past), a:z] if 0 < lag < t else g
         stepsize(v_run, g, old, t, coefficients, rules[r], state[r, V, a:z], state[r, PEAK, a:z], e)
-        own = stretch[1 + 2 * r, a:z], stretch[2 + 2 * r, a:z]
+        own = stretch[2 + 3 * r, a:z], stretch[3 + 3 * r, a:z], stretch[4 + 3 * r, a:z]
         tally(e, g, g if kind == ADOPT else m, weight, state[r, BEFORE, a:z], own, sums[r])
     if len(past):
         past[int(t - 1.0) % len(past), a:z] = g
@@ -295,10 +298,10 @@ def divide(v: Array, lr: float, scale: float, eps: float, e: Array) -> None:
 
 @inner(fastmath={"reassoc", "nsz"})
 def tally(
-    e: Array, g: Array, direction: Array, weight: Array, before: Array, stretch: tuple[Array, Array], sums: Array
+    e: Array, g: Array, direction: Array, weight: Array, before: Array, stretch: tuple[Array, Array, Array], sums: Array
 ) -> None:
-    """Add one rule's a, b and c_plus, and its Σ e·m and Σ e per member."""
-    sum_em, sum_e = stretch
+    """Add one rule's a, b and c_plus, and its Σ e·m, Σ e and Σ e·g² per member."""
+    sum_em, sum_e, sum_eg2 = stretch
     a = b = rise = 0.0
     for i in range(len(e)):
         e_i, e_0 = e[i], before[i]
@@ -307,6 +310,7 @@ def tally(
         rise += weight[i] * max(e_i - e_0, 0.0) if e_0 > 0.0 else 0.0
         sum_em[i] += e_i * direction[i]
         sum_e[i] += e_i
+        sum_eg2[i] += e_i * g[i] * g[i]
         before[i] = e_i if e_i > 0.0 else e_0
     sums[0] += a
     sums[1] += b

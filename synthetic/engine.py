@@ -147,7 +147,7 @@ class Play:
             g=np.zeros((count, dim)),
             dx=np.zeros((count, dim)),
             f=np.zeros(count),
-            stretches=np.zeros((self.steps // self.stretch_length + 1, 5, dim)),
+            stretches=np.zeros((self.steps // self.stretch_length + 1, 6, dim)),
             unit=np.zeros(dim),
         )
         x, e, totals = self.start.copy(), np.zeros(dim), np.zeros(len(SUMS) + len(EXTRAS))

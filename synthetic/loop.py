@@ -27,7 +27,7 @@ def advance(
     alpha_before,  # (1,) its learning rate
     totals,  # sums up to here: the columns of `SUMS`, regret, descent made, descent intended
     lost,  # what rounding has cost them
-    stretches,  # (stretches, 5, dim) sums of e·m, g, e, u² and u³ with u = g/unit
+    stretches,  # (stretches, 6, dim) sums of e·m, g, e, u², u³ and e·u² with u = g/unit
     unit,  # (dim,) abs(g) where it first was not 0
     sums_at,  # outputs, one row a record
     x_at,
@@ -89,6 +89,7 @@ def advance(
                 u = g_j / unit[j] if unit[j] > 0.0 else 0.0
                 held[3, j] += u * u
                 held[4, j] += u * u * u
+                held[5, j] += e_j * u * u
                 if e0 > 0.0:
                     delta = e_j - e0
                     by_lr = scale * e0 - e0

@@ -73,7 +73,9 @@ def naive_drift(g: Array, m: Array, e: Array, scales: Array, owner: NDArray[np.i
     mass = np.mean([e[w].mean(axis=0) for w in windows], axis=0)
     pull = np.array([g[w].mean(axis=0) for w in windows])
     step = np.array([(e[w] * m[w]).mean(axis=0) for w in windows])
-    for c in np.flatnonzero(mass > 0):
+    square = np.mean([(g[w] ** 2).mean(axis=0) for w in windows], axis=0)
+    live = np.mean([(e[w] * g[w] ** 2).mean(axis=0) for w in windows], axis=0)
+    for c in np.flatnonzero((mass > 0) & ~(mass * square > 1000 * live)):
         d, p = step[:, c] / mass[c], pull[:, c]
         weight = mass[c] * scales[c]
         dd[owner[c]] += weight * np.outer(d, d)

@@ -32,7 +32,9 @@ def streams(seed, steps, coords):
 def fill(g, e):
     stretches = Stretches(g.shape[1])
     for now_g, now_e in zip(g, e, strict=True):
-        stretches.current += np.stack([now_e * now_g, now_g, now_e, np.zeros_like(now_g), np.zeros_like(now_g)])
+        with np.errstate(over="ignore"):
+            squares, cubes = now_g**2, now_g**3
+            stretches.current += np.stack([now_e * now_g, now_g, now_e, squares, cubes, now_e * squares])
         stretches.advance()
     return stretches
 
@@ -259,7 +261,7 @@ def test_a_restored_copy_goes_on_alike():
     first.current += 1.0  # `state` holds copies
     current = second.current
     for now_g, now_e in zip(g[37:], e[37:], strict=True):
-        current += np.stack([now_e * now_g, now_g, now_e, np.zeros_like(now_g), np.zeros_like(now_g)])
+        current += np.stack([now_e * now_g, now_g, now_e, now_g**2, now_g**3, now_e * now_g**2])
         second.advance()
     assert current is second.current  # closing and merging never replace the array that the kernel holds
     for mine, theirs in zip(second.gram([(3, 1.0)])[1:], whole.gram([(3, 1.0)])[1:], strict=True):
@@ -276,7 +278,7 @@ def test_coordinates_added_later():
     stretches = fill(g, e)
     before = stretches.gram([(3, 1.0)])
     stretches.extend(2)
-    assert stretches.current.shape == (5, 5)
+    assert stretches.current.shape == (6, 5)
     assert stretches.current.flags.c_contiguous
     _, dd, *_ = stretches.gram([(3, 1.0), (2, 1.0)])
     assert np.array_equal(dd[0], before[1][0])
@@ -300,3 +302,24 @@ def test_scales_and_order_of_coordinates_change_nothing(seed, coords, g_power, e
     assert harms[0].decision is harms[1].decision
     assert harms[0].rho == pytest.approx(harms[1].rho, rel=1e-6, nan_ok=True)
     assert harms[0].interval == pytest.approx(harms[1].interval, rel=1e-5)
+
+
+def test_coordinates_with_rare_gradients_do_not_drown_the_others():
+    """Adam with β2 = 0.9: a gradient once in a thousand steps, and none between, beside ones that are always there.
+
+    Between its gradients the rare coordinate's stepsize grows from lr/|g| to lr/eps, ē is that, and nobody steps by it.
+    """
+    rng, steps, beta2 = np.random.default_rng(0), 8192, 0.9
+    g = rng.normal(1.0, 1.0, (steps, 9))
+    g[:, 0] = np.where(np.arange(steps) % 1000 == 500, 1.0, 0.0)
+    v, e = np.zeros(9), np.zeros((steps, 9))
+    for t in range(steps):
+        v = beta2 * v + (1 - beta2) * g[t] ** 2
+        e[t] = np.where(v > 0, 1 / (np.sqrt(v / (1 - beta2 ** (t + 1))) + 1e-8), 0.0)
+    both, usual = (
+        judge_harm(*(x[0] for x in fill(g[:, own], e[:, own]).gram([(len(own), 1.0)])[1:]), 0, 0)
+        for own in (np.arange(9), np.arange(1, 9))
+    )
+    assert both == usual
+    assert usual.rho > 0.5
+    assert e[:, 0].mean() * g[:, 0].mean() ** 2 > 10 * (e[:, 1:].mean(axis=0) * g[:, 1:].mean(axis=0) ** 2).sum()

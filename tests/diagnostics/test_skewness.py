@@ -25,7 +25,7 @@ def fill(g, e):
     stretches.unit[:] = np.abs(g[0])
     u = g / np.abs(g[0])
     for t in range(len(g)):
-        stretches.current += np.stack([e[t] * g[t], g[t], e[t], u[t] ** 2, u[t] ** 3])
+        stretches.current += np.stack([e[t] * g[t], g[t], e[t], u[t] ** 2, u[t] ** 3, e[t] * u[t] ** 2])
         stretches.advance()
     return stretches
 
