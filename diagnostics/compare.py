@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .courses import shared_steps
 from .diagnosis import JSON, Diagnosis, diagnose
 from .drift import Harm
 from .parting import RATE, Parting, partings
@@ -21,9 +22,10 @@ __all__ = ["Comparison", "Difference", "Parting", "Run", "compare"]
 SCHEMA = 1
 WIDTH = 110
 RULE = (
-    "Apart: further than half or twice the steps would make up for, beyond the scatter of both; in rho, beyond the "
-    f"intervals. Two seeds of one setting part in at most {RATE:.0%} of pairs. Not told apart does not mean alike: a "
-    "single run of each setting shows only differences that are larger than those of seeds."
+    "Apart: further than half or twice the steps would make up for, beyond the scatter of both; from where two runs "
+    "were still one, number for number, beyond the scatter alone; in rho, beyond the intervals. Two seeds of one "
+    f"setting part in at most {RATE:.0%} of pairs. Not told apart does not mean alike: a single run of each setting "
+    "shows only differences that are larger than those of seeds."
 )
 LATE = 0.9
 """The loss is averaged over what comes after this share of the steps."""
@@ -136,7 +138,8 @@ def compare(traces: Mapping[str, Trace | Sequence[Trace]]) -> Comparison:
         found: tuple[Parting, ...] = ()
         if since is not None:
             harms = (_harms(runs[name]), _harms(runs[first]))
-            found = partings(groups[name], groups[first], harms, len(others))
+            past = shared_past(groups[first], groups[name], since)
+            found = partings(groups[name], groups[first], harms, len(others), past)
         settings.append(Setting(name, runs[name], since, found))
     return Comparison(tuple(settings), differences(list(groups.values())))
 
@@ -160,6 +163,12 @@ def first_difference(here: Sequence[Trace], there: Sequence[Trace]) -> int | Non
     found = [_first_difference(one, other) for one, other in zip(here, there, strict=True)]
     known = [step for step in found if step is not None]
     return min(known, default=None)
+
+
+def shared_past(here: Sequence[Trace], there: Sequence[Trace], since: int) -> int:
+    """Return the last step that all have on record before they differ at step `since`; 0 where there is none."""
+    steps = shared_steps([*here, *there])
+    return int(max(steps[steps < since], default=0))
 
 
 def _first_difference(one: Trace, other: Trace) -> int | None:
@@ -219,10 +228,10 @@ def said(parting: Parting) -> tuple[str, str]:
     values = f"{parting.here:.3g} against {parting.there:.3g}"
     if parting.at is None:
         return "not compared", parting.note
-    if parting.step is None:
-        return "not told apart", f"{values} at step {parting.at}"
-    until = "to the end" if parting.until is None else f"to {parting.until}"
     note = f", {parting.note}" if parting.note else ""
+    if parting.step is None:
+        return "not told apart", f"{values} at step {parting.at}{note}"
+    until = "to the end" if parting.until is None else f"to {parting.until}"
     return f"apart from step {parting.step} {until}", f"{values}{note}"
 
 

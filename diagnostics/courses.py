@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,8 @@ class Course:
     missing: str = ""
 
 
-def courses(here: Sequence[Trace], there: Sequence[Trace]) -> Iterator[Course]:
-    """Yield loss, stepsizes and c⁺/a over the √2-spaced blocks that all runs have."""
-    edges = shared_edges([*here, *there])
+def courses(here: Sequence[Trace], there: Sequence[Trace], edges: Steps) -> Iterator[Course]:
+    """Yield loss, stepsizes and c⁺/a over the blocks between edges that all runs have."""
     if len(edges) < 2:
         yield from (Course(name, missing="they share no steps") for name in (LOSS, *QUANTILES, BIAS))
         return
@@ -73,7 +73,25 @@ def shared_edges(traces: Sequence[Trace]) -> Steps:
     return np.asarray(wanted[shared])
 
 
-def nearest(steps: Steps, wanted: Steps) -> NDArray[np.intp]:
+def edges_since(origin: int, traces: Sequence[Trace]) -> Steps:
+    """Return step `origin` and those about 1, √2, 2, … steps later that all runs have on record, and the last shared.
+
+    `origin` must be one of them.
+    """
+    shared = shared_steps(traces)
+    gone = shared[shared >= origin] - origin
+    wanted = 2.0 ** (0.5 * np.arange(2 * math.log2(max(int(gone[-1]), 1)) + 1))
+    wanted = wanted[wanted < gone[-1] / 1.2]
+    return np.asarray(origin + np.unique([0, *gone[nearest(gone, wanted)], gone[-1]]))
+
+
+def shared_steps(traces: Sequence[Trace]) -> Steps:
+    """Return the steps that all runs have on record."""
+    first, *others = (trace.steps for trace in traces)
+    return np.asarray(reduce(np.intersect1d, others, first))
+
+
+def nearest(steps: Steps, wanted: Steps | Array) -> NDArray[np.intp]:
     """Return the index of the step nearest to each of the wanted ones."""
     right = np.clip(np.searchsorted(steps, wanted), 0, len(steps) - 1)
     left = np.maximum(right - 1, 0)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 NOTHING = "Nothing to change."
+SYMBOL = re.compile(r"(rho|eps|beta[12]|[bc]\+?|[abc]\+?/a|\w+=\S+)(?=[\s,:]|$)|a (stands|keeps|grows)\b")
+"""What a sentence may begin with as it is: the symbols of the record, and settings such as amsgrad=True."""
 
 
 @dataclass(frozen=True)
@@ -20,5 +23,6 @@ class Finding:
 
 
 def sentence(text: str) -> str:
-    """Return text with a capital at its head and a full stop at its end."""
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    """Return text with a full stop at its end, and at its head a capital, unless it begins with a symbol."""
+    head = text[:1] if SYMBOL.match(text) else text[:1].upper()
+    return head + text[1:] + ("" if text.endswith(".") else ".")

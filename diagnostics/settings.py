@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .courses import nearest, shared_edges
+from .courses import nearest, shared_edges, shared_steps
 from .trace import Trace
 
 SILENT = ("format", "columns", "created", "hyperparameters", "versions", "initial_lr", "what_if")
@@ -75,7 +75,8 @@ def facts(trace: Trace, several: bool) -> Iterator[tuple[str, Any]]:
 
 def schedules(traces: Sequence[Trace]) -> Iterator[Difference]:
     """Yield the hyper-parameters whose course over the shared steps is not the same in all runs."""
-    edges = shared_edges(traces)
+    edges = shared_steps(traces)
+    edges = edges if len(edges) else shared_edges(traces)
     names = dict.fromkeys(name for trace in traces for name in trace.groups)
     for name in names if len(edges) else ():
         width = max(trace.groups[name].shape[1] for trace in traces if name in trace.groups)

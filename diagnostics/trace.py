@@ -172,6 +172,25 @@ class Trace:
     path: Array | None = None
     """Iterates of a simulated run at the records, `(records, seeds, dim)`."""
 
+    def __repr__(self) -> str:
+        """Return the record in a line: of what, how long, how large, what is logged."""
+        kind = self.meta.get("optimizer") or self.meta.get("method") or "no known optimizer"
+        steps = int(self.steps[-1]) if len(self.steps) else 0
+        coordinates = sum(tensor.numel for tensor in self.tensors)
+        parts = [
+            f"{steps} steps of {kind}",
+            f"{len(self.steps)} records",
+            f"{len(self.tensors)} tensor(s) of {coordinates} coordinates",
+        ]
+        resumed = sum(event.kind == "resumed" for event in self.events)
+        if resumed:
+            parts.append(f"{resumed + 1} segments")
+        if self.scalars:
+            parts.append(f"logged: {', '.join(list(self.scalars)[:4])}{', …' * (len(self.scalars) > 4)}")
+        if self.path is not None:
+            parts.append(f"path of shape {self.path.shape}")
+        return f"<Trace: {'; '.join(parts)}>"
+
     @property
     def x(self) -> Array:
         """The last iterates of a simulated run, `(seeds, dim)`."""

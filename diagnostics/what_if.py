@@ -46,6 +46,13 @@ class Alternative:
     """Whether both conditions hold and a keeps growing."""
     harm: Harm
 
+    def __repr__(self) -> str:
+        """Return the decisions in a line, so that a tuple of them can be read."""
+        return (
+            f"<{self.rule}: b/a {self.b_over_a:.2g} {self.variance.decision}, c+/a {self.c_over_a:.2g} "
+            f"{self.bias.decision}, rho {self.harm.rho:.2g} {self.harm.decision}>"
+        )
+
     @property
     def too_short(self) -> bool:
         """Whether the run is over before this rule can be judged."""

@@ -24,6 +24,8 @@ Runs = Sequence[tuple[str, Trace]]
 
 FELL = " ↓"
 """Marks the name of a curve that ends below the floor of its axis."""
+UPON = 0.012
+"""Curves nearer than this share of an axis lie on each other."""
 TONES = {
     "sgd": GREEN,
     "momentum": ORANGE,
@@ -85,6 +87,49 @@ def draw_band(
 def decade(value: float) -> float:
     """Return the power of ten at or below a positive value."""
     return 10.0 ** math.floor(math.log10(value))
+
+
+def draw_apart(ax: Axes, curves: Sequence[tuple[Array, Array, str, str | None]]) -> None:
+    """Draw curves of (steps, values, colour, marker); where one lies on an earlier one it is dashed and unmarked.
+
+    The lower ones are thicker. Both axes must have their limits.
+    """
+    drawn: list[tuple[Array, Array]] = []
+    for run, (steps, values, colour, marker) in enumerate(curves):
+        thick = max(3.0 - 0.4 * run, 1.0)
+        places = _places(ax, steps, values)
+        hidden = np.any([_upon(places, other) for other in drawn] or [np.zeros(len(steps), np.bool_)], axis=0)
+        link = hidden[1:] & hidden[:-1]  # a piece between two points that are hidden
+        style: dict[str, Any] = {"color": colour, "linewidth": thick, "dash_capstyle": "butt"}
+        ax.plot(*_broken(steps, values, ~link), **style)
+        if link.any():
+            ax.plot(*_broken(steps, values, link), linestyle=(0, (8 / thick, 8 / thick)), **style)
+        if marker:
+            shown = steps[~hidden], values[~hidden]
+            ax.plot(*shown, marker, color=colour, markersize=2.5 * thick, clip_on=False)
+        drawn.append(places)
+
+
+def _places(ax: Axes, steps: Array, values: Array) -> tuple[Array, Array]:
+    """Return where points lie as shares of the axes."""
+    with np.errstate(all="ignore"):
+        xy = ax.transAxes.inverted().transform(ax.transData.transform(np.column_stack([steps, values])))
+    return xy[:, 0], xy[:, 1]
+
+
+def _upon(places: tuple[Array, Array], other: tuple[Array, Array]) -> NDArray[np.bool_]:
+    """Return which points lie on another curve, by less than the width of a line."""
+    if len(other[0]) == 0:
+        return np.zeros(len(places[0]), np.bool_)
+    with np.errstate(invalid="ignore"):
+        below = np.interp(places[0], *other, left=np.nan, right=np.nan)
+        return np.asarray(np.abs(places[1] - below) < UPON)
+
+
+def _broken(steps: Array, values: Array, chosen: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Return a curve that is cut between the neighbours whose piece is not chosen."""
+    cuts = np.flatnonzero(~chosen) + 1
+    return np.insert(steps, cuts, np.nan), np.insert(values, cuts, np.nan)
 
 
 def both_ways(ax: Axes, linear: float, low: float, high: float) -> None:

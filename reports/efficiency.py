@@ -175,7 +175,7 @@ def fields(trace: Trace, judged: Sequence[Harm], limit: int = ROWS) -> Fields:
 
 
 def draw_fields(data: Fields, ax: Axes) -> None:
-    """Draw a row per tensor; fuller colour is more of the descent, red is uphill, a dot is not resolved."""
+    """Draw a row per tensor; fuller colour is more of the descent, orange is uphill, a dot is not resolved."""
     from matplotlib.patches import Patch
     from matplotlib.transforms import ScaledTranslation
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diagnostics.conditions import Condition
+from ..diagnostics.conditions import MIN_BLOCKS, Condition
 from ..diagnostics.drift import Harm, HarmDecision, judge_harm
 from ..diagnostics.trace import Trace
+from .axes import draw_apart
 from .figures import PANELS, block_sums, largest
 from .numerals import fixed, interval, number, shorten, tell_apart
 from .theme import (
@@ -242,7 +243,10 @@ def _beside_the_marks(ax: Axes, *, uphill: bool) -> tuple[float, str]:
 
 @dataclass(frozen=True)
 class Overlay:
-    """A block ratio of several runs, each relative to its first judged block that is not 0."""
+    """A block ratio of several runs, each relative to its first judged block that is not 0.
+
+    Empty for a run that is too short to judge.
+    """
 
     name: str
     t: tuple[Array, ...]
@@ -251,26 +255,35 @@ class Overlay:
 
 def overlay(name: str, conditions: Sequence[Condition]) -> Overlay:
     """Return the judged blocks of each run's condition."""
-    scaled = []
+    t, scaled = [], []
     for condition in conditions:
-        positive = condition.ratios[condition.ratios > 0]
-        scaled.append(condition.ratios / positive[0] if len(positive) else condition.ratios)
-    return Overlay(name, tuple(condition.t for condition in conditions), tuple(scaled))
+        ratios = condition.ratios if judgeable(condition) else np.empty(0)
+        positive = ratios[ratios > 0]
+        t.append(condition.t if len(ratios) else np.empty(0))
+        scaled.append(ratios / positive[0] if len(positive) else ratios)
+    return Overlay(name, tuple(t), tuple(scaled))
+
+
+def judgeable(condition: Condition) -> bool:
+    """Tell whether a run has blocks enough for a decision."""
+    return len(condition.ratios) >= MIN_BLOCKS
 
 
 def draw_overlay(data: Overlay, ax: Axes) -> None:
     """Draw each run's ratio with its number in the table at the end."""
-    values = np.concatenate([*data.values, [1.0]])
-    log_values(ax, values, margin=2.0)
-    log_steps(ax, np.concatenate([*data.t, [1.0]]) if not any(map(len, data.t)) else np.concatenate(data.t))
-    ends = []
+    if not any(map(len, data.t)):
+        return say(ax, "Every run is too short to judge.")
+    log_values(ax, np.concatenate([*data.values, [1.0]]), margin=2.0)
+    log_steps(ax, np.concatenate(data.t))
+    curves, ends = [], []
     for run, (t, ratios) in enumerate(zip(data.t, data.values, strict=True)):
         colour, marker = SERIES[run % 6], MARKERS[run % 6]
         if len(ratios) == 0:
             continue
         height = np.where(ratios > 0, ratios, ax.get_ylim()[0])
-        thick = max(3.0 - 0.4 * run, 1.0)  # of curves that lie on each other, the lower ones still show
-        ax.plot(t, height, color=colour, marker=marker, markersize=2.5 * thick, linewidth=thick, clip_on=False)
+        curves.append((t, height, colour, marker))
         ends.append((float(height[-1]), f"{run + 1}" + " (0)" * bool(ratios[-1] <= 0), colour))
+    draw_apart(ax, curves)
     label_ends(ax, ends, gap=0.065)
     ax.set_title(f"{data.name}, relative to its first judged block")
+    return None

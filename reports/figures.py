@@ -163,27 +163,32 @@ def draw_lengths(data: Lengths, ax: Axes) -> None:
 
 @dataclass(frozen=True)
 class Curve:
-    """A logged scalar: means between the records shown, and the steps at which it was not finite."""
+    """A logged scalar: means between the records shown, and the steps at which it was not finite.
+
+    It is `sparse` if most records came without a new value.
+    """
 
     name: str
     steps: NDArray[np.int64]
     mean: Array
     broken: NDArray[np.int64]
+    sparse: bool = False
 
 
 def curves(trace: Trace, limit: int = PANELS) -> list[Curve]:
-    """Return the logged scalars. Their sums are cumulative, so means over coarser stretches are exact."""
+    """Return the logged scalars, where they were. Sums are cumulative, so means over coarser stretches are exact."""
     found = []
     for name, scalar in list(trace.scalars.items())[:limit]:
-        keep = thin(scalar.steps, log=False)
+        logged = np.flatnonzero((np.diff(scalar.count, prepend=0.0) > 0) | ~np.isfinite(scalar.last))
+        keep = logged[thin(scalar.steps[logged], log=False)] if len(logged) else logged
         coarse = Scalars(scalar.steps[keep], scalar.last[keep], scalar.total[keep], scalar.count[keep])
         broken = scalar.steps[~np.isfinite(scalar.last)]
-        found.append(Curve(name, coarse.steps, coarse.means(), broken))
+        found.append(Curve(name, coarse.steps, coarse.means(), broken, len(logged) < len(scalar.steps) / 2))
     return found
 
 
 def draw_curve(data: Curve, ax: Axes) -> None:
-    """Draw a scalar over steps, on a logarithmic axis where it is positive and spans more than a decade."""
+    """Draw a scalar over steps, as points if it is sparse; logarithmic where it is positive and spans a decade."""
     from matplotlib.ticker import FuncFormatter
 
     finite = data.mean[np.isfinite(data.mean)]
@@ -193,7 +198,8 @@ def draw_curve(data: Curve, ax: Axes) -> None:
         log_values(ax, finite, margin=1.3)
     else:
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    ax.plot(data.steps, np.where(np.isfinite(data.mean), data.mean, np.nan), color=BLUE, linewidth=1.2)
+    style = {"linestyle": "", "marker": "o", "markersize": 4.5} if data.sparse else {"linewidth": 1.2}
+    ax.plot(data.steps, np.where(np.isfinite(data.mean), data.mean, np.nan), color=BLUE, **style)
     if len(data.broken):
         ax.plot(
             data.broken,

@@ -91,7 +91,7 @@ def _table(stages: Sequence[Stage], causes: Sequence[Limit]) -> tuple[Array, NDA
 
 
 def draw_strips(data: Strips, ax: Axes) -> None:
-    """Draw a strip per cause, filled from below by its share: red where that limits the run, else blue."""
+    """Draw a strip per cause, filled from below by its share: orange where that limits the run, else blue."""
     if len(data.edges) == 0:
         return say(ax, "Too little is recorded yet.")
     log_steps(ax, data.edges)
@@ -166,7 +166,7 @@ def _cell(ax: Axes, left: float, foot: float, width: float, share: float, thresh
 CAPTION = (
     "Each strip is the share that one cause takes, from 0 at its foot to 100 % at its top, in stages that are each "
     "twice as long as the one before. Beyond the dashed line a cause takes the larger part; where several do, the one "
-    "that makes the others moot is red: it limits the run there. Where a strip is bare nothing was measured. The "
+    "that makes the others moot is orange: it limits the run there. Where a strip is bare nothing was measured. The "
     "numbers on the right are those of the last stage."
 )
 

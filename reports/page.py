@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..diagnostics.alert import Alert
 from ..diagnostics.compare import RULE, compare
 from ..diagnostics.diagnosis import Diagnosis
 from ..diagnostics.limits import limits
@@ -64,6 +65,8 @@ class Chapter:
     mark: str
     headline: Headline
     meaning: str
+    alerts: str
+    """What came while the run went on, in one sentence; empty where nothing did."""
     answers: tuple[Answer, ...]
     diagnosis: Diagnosis
     pictures: tuple[Picture, ...]
@@ -75,6 +78,19 @@ class Chapter:
     formulas: tuple[tuple[str, int], ...]
     events: tuple[Event, ...]
     more_events: int
+
+    @property
+    def contents(self) -> list[tuple[str, str]]:
+        """Where its parts lie, and their titles."""
+        parts = (
+            ("findings", "Findings", True),
+            ("figures", "Figures", True),
+            ("rules", "What if", self.rules),
+            ("tensors", "Tensors", True),
+            ("facts", "The run’s facts", True),
+            ("events", "Events", self.events),
+        )
+        return [(f"{self.key}-{part}", title) for part, title, there in parts if there]
 
 
 @dataclass(frozen=True)
@@ -111,7 +127,7 @@ def page(runs: Sequence[tuple[str, Trace]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"whole": whole, "cell": cell, "sentence": sentence}
+    environment.filters |= {"whole": whole, "cell": cell, "sentence": sentence, "apart": apart}
     chapters = [chapter(f"run{i}", name, trace) for i, (name, trace) in enumerate(runs, start=1)]
     return environment.get_template("page.html").render(
         chapters=chapters,
@@ -149,6 +165,7 @@ def chapter(key: str, name: str, trace: Trace) -> Chapter:
         mark=MARKS[diagnosis.verdict],
         headline=headline(diagnosis.harm),
         meaning=meaning(diagnosis),
+        alerts=alerts(trace),
         answers=answers(diagnosis, limited),
         diagnosis=diagnosis,
         pictures=tuple(picture(plate, key) for plate in plates(trace, diagnosis, limited)),
@@ -160,6 +177,17 @@ def chapter(key: str, name: str, trace: Trace) -> Chapter:
         events=tuple(trace.events[-EVENTS:]),
         more_events=max(len(trace.events) - EVENTS, 0),
     )
+
+
+def alerts(trace: Trace) -> str:
+    """Return which rules gave an alert while the run went on, and when first; empty where none did."""
+    found = [Alert.read(event) for event in trace.events if event.kind == "alert"]
+    if not found:
+        return ""
+    first = {alert.rule: alert.step for alert in reversed(found)}
+    told = ", ".join(f"{rule} at step {whole(first[rule])}" for rule in dict.fromkeys(alert.rule for alert in found))
+    count = "1 alert" if len(found) == 1 else f"{len(found)} alerts"
+    return f"{count} while the run went on: {told}{' first' * (len(found) > len(first))}; see the findings."
 
 
 def picture(plate: Plate, prefix: str) -> Picture:
@@ -206,6 +234,12 @@ def watched(diagnosis: Diagnosis, seed: object) -> str:
 def settings(group: dict[str, object]) -> str:
     """Return one parameter group's hyper-parameters, those that are switched off left out."""
     return ", ".join(f"{key} = {value}" for key, value in group.items() if value is not None and value is not False)
+
+
+def apart(text: str) -> tuple[str, str]:
+    """Return a cell's value, and the interval behind it, if any."""
+    value, _, interval = text.partition(" [")
+    return value, f"[{interval}" if interval else ""
 
 
 def cell(value: str | float, column: str) -> str:

@@ -14,7 +14,7 @@ from ..diagnostics.drift import Harm
 from ..diagnostics.limits import Limits
 from ..diagnostics.trace import Trace
 from .efficiency import Fields, course, draw_course, draw_fields, fields
-from .evidence import draw_forest, draw_overlay, draw_ratio, forest, harms, judged, overlay, ratio
+from .evidence import draw_forest, draw_overlay, draw_ratio, forest, harms, judgeable, judged, overlay, ratio
 from .figures import (
     curves,
     draw_curve,
@@ -35,6 +35,9 @@ from .words import rho
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+UPON = "Where curves lie on each other, the upper one is dashed."
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def comparison(runs: Sequence[tuple[str, Trace, Diagnosis]]) -> list[Plate]:
     bias = overlay("c⁺/a", [diagnosis.bias for diagnosis in found])
     harmed = forest([(f"{i}  {shorten(name, 30)}", run.harm) for i, (name, _, run) in enumerate(runs, 1)])
     over_time = efficiencies(traces, [diagnosis.harm for diagnosis in found])
+    left_out = _left_out(found)
     size = (WIDE[0], 1.1 + 0.32 * len(runs))
     return [
         Plate(
@@ -86,7 +90,7 @@ def comparison(runs: Sequence[tuple[str, Trace, Diagnosis]]) -> list[Plate]:
             "Which runs go with their own gradient, and how far?",
             "ρ of each run with its 95 % interval over its last half, and over time: 1 is unbiased, between 0 and 1 is "
             "an efficiency, an interval below 0 is uphill. Numbers are those of the table; a curve has gaps where ρ "
-            "was not resolved.",
+            f"was not resolved. {UPON}",
             (
                 Panel("ρ of each run", partial(draw_forest, harmed), size),
                 Panel("ρ of each run over steps", partial(draw_efficiencies, over_time)),
@@ -97,7 +101,7 @@ def comparison(runs: Sequence[tuple[str, Trace, Diagnosis]]) -> list[Plate]:
             "Which ratios fall towards 0?",
             "b/a (variance) and c⁺/a (bias) over the judged blocks, each relative to its first. A "
             "curve that falls certifies, a flat one does not. Numbers are those of the table; (0) "
-            "marks a ratio that is 0. Runs too short to judge are left out.",
+            f"marks a ratio that is 0. {UPON}{left_out}",
             (
                 Panel("b/a of each run", partial(draw_overlay, variance)),
                 Panel("c⁺/a of each run", partial(draw_overlay, bias)),
@@ -106,10 +110,19 @@ def comparison(runs: Sequence[tuple[str, Trace, Diagnosis]]) -> list[Plate]:
         Plate(
             "compare-losses",
             "How far did each come?",
-            "Means of the logged loss between the points of each curve.",
+            f"Means of the logged loss between the points of each curve. {UPON}",
             (Panel("loss of each run over steps", partial(draw_losses, losses(traces))),),
         ),
     ]
+
+
+def _left_out(found: Sequence[Diagnosis]) -> str:
+    """Say which runs have no curve among the ratios."""
+    short = [i for i, run in enumerate(found, 1) if not (judgeable(run.variance) and judgeable(run.bias))]
+    if not short:
+        return ""
+    runs = f"Run {short[0]} is" if len(short) == 1 else f"Runs {', '.join(map(str, short[:-1]))} and {short[-1]} are"
+    return f" {runs} too short to judge and left out."
 
 
 def _ratios(trace: Trace, diagnosis: Diagnosis) -> Plate:
@@ -124,7 +137,7 @@ def _ratios(trace: Trace, diagnosis: Diagnosis) -> Plate:
         "Each point is the increment of b (first: variance) or of c⁺ (second: bias) over one "
         "√2-spaced block of steps, divided by that of a. Theory asks both to fall towards 0. The "
         "line is the Theil–Sen slope of the judged blocks, the band its 16–84 % spread. A slope at "
-        "or below the green line (−0.2) means that the condition holds, at or above the red one "
+        "or below the green line (−0.2) means that the condition holds, at or above the orange one "
         "(−0.1) that it is violated, between them that this run does not decide. Hollow points on "
         "grey are the start-up, which is not judged; a triangle on the axis stands for a ratio of 0.",
         tuple(
@@ -169,7 +182,7 @@ def _efficiency_caption(harm: Harm, *, over_time: bool, several: bool, by_tensor
     text += f"The verdict reads ρ of steps {whole(harm.first_step)} to {whole(harm.last_step)}, with its interval"
     text += "; the rows per tensor show where. " if several else ". "
     if by_tensor.names:
-        text += "The map has ρ of each tensor, without intervals: a lone red field may be chance; a dot: not resolved. "
+        text += "The map has ρ of each tensor, without intervals: one orange field may be chance; a dot: not resolved. "
     if by_tensor.left_out:
         text += f"It shows those that climb, then the largest; {by_tensor.left_out} are not shown. "
     return text.strip()
@@ -184,8 +197,8 @@ def _scalars(trace: Trace) -> Plate:
     return Plate(
         "scalars",
         "What did the run itself report?",
-        "Means of the logged values between neighbouring records. Red ticks on the axis mark values "
-        "that were not finite.",
+        "Means of the logged values between neighbouring records, as points where they were logged at few of "
+        "them. Orange ticks on the axis mark values that were not finite.",
         tuple(Panel(f"{curve.name} over steps", partial(draw_curve, curve), _size(logged)) for curve in logged),
     )
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..diagnostics.drift import Harm
 from ..diagnostics.trace import Trace
-from .axes import both_ways, plain_numbers
+from .axes import both_ways, draw_apart, plain_numbers
 from .efficiency import FAR_DOWN, FAR_UP, course
 from .figures import thin
 from .theme import MARKERS, MUTED, SERIES, VERMILLION, label_ends, log_steps, log_values, say
@@ -101,22 +101,15 @@ def _finite(data: Together) -> Array:
 
 
 def _curves(data: Together, ax: Axes) -> None:
-    """Draw the curves, the lower ones of those that lie on each other thicker, each with its number at its end."""
+    """Draw the curves, each with its number at its end."""
     log_steps(ax, np.concatenate(data.steps))
-    ends = []
+    curves, ends = [], []
     for run, (steps, values) in enumerate(zip(data.steps, data.values, strict=True)):
         known = np.flatnonzero(np.isfinite(values))
         if len(known) == 0:
             continue
-        colour, thick = SERIES[run % 6], max(2.6 - 0.3 * run, 1.0)
-        sparse = len(steps) <= 30
-        ax.plot(
-            steps,
-            values,
-            color=colour,
-            linewidth=thick,
-            marker=MARKERS[run % 6] if sparse else None,
-            markersize=2.0 * thick,
-        )
+        colour, marker = SERIES[run % 6], MARKERS[run % 6] if len(steps) <= 30 else None
+        curves.append((steps.astype(np.float64), values, colour, marker))
         ends.append((float(values[known[-1]]), f"{run + 1}", colour))
+    draw_apart(ax, curves)
     label_ends(ax, ends, gap=0.065)

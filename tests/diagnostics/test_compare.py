@@ -19,22 +19,50 @@ from scipy import stats
 
 from stepscope import Monitor, simulate
 from stepscope.diagnostics.compare import compare
-from stepscope.diagnostics.courses import BIAS, EFFICIENCY, LOSS, MEDIAN, QUANTILES, SMALL, Course, shared_edges
-from stepscope.diagnostics.parting import AHEAD, MANY, RATE, RUNNING, SCATTER, apart, part, part_efficiency
+from stepscope.diagnostics.conditions import MIN_BLOCKS
+from stepscope.diagnostics.courses import (
+    BIAS,
+    EFFICIENCY,
+    LOSS,
+    MEDIAN,
+    QUANTILES,
+    SMALL,
+    Course,
+    edges_since,
+    shared_edges,
+)
+from stepscope.diagnostics.parting import (
+    AHEAD,
+    AT_ONCE,
+    LATE,
+    MANY,
+    RATE,
+    RUNNING,
+    SCATTER,
+    apart,
+    part,
+    part_efficiency,
+)
 from stepscope.diagnostics.permutation import differ, ways
 from stepscope.synthetic import Problem, Random
 
 WIDTH = 20
 
 
-def train(seed, optimizer=torch.optim.Adam, steps=400, batch=16, log=True, **settings):
-    """Return the trace of a linear regression from `WIDTH` inputs to 10 outputs: 210 coordinates, noisy batches."""
+def train(seed, optimizer=torch.optim.Adam, steps=400, batch=16, log=True, at=0, factor=1.0, reseed=None, **settings):
+    """Return the trace of a linear regression from `WIDTH` inputs to 10 outputs: 210 coordinates, noisy batches.
+
+    From step `at` on the learning rate is `factor` times what it was, and batches are drawn from seed `reseed`.
+    """
     torch.manual_seed(seed)
     model = torch.nn.Linear(WIDTH, 10)
     truth = torch.linspace(-1, 1, 10 * WIDTH).reshape(WIDTH, 10)
     chosen = optimizer(model.parameters(), **({"lr": 0.01} | settings))
     with Monitor(chosen, model=model, what_if=()) as monitor:
-        for _ in range(steps):
+        for t in range(1, steps + 1):
+            if t == at:
+                chosen.param_groups[0]["lr"] *= factor
+                torch.manual_seed(seed if reseed is None else reseed)
             x = torch.randn(batch, WIDTH)
             loss = (model(x) - x @ truth - 0.1 * torch.randn(batch, 10)).square().mean()
             loss.backward()
@@ -181,6 +209,77 @@ def test_a_run_without_records_compares_with_nothing(seeds):
     )
     partings = by_quantity(compare({"one": seeds[0], "empty": empty}))
     assert {parting.note for name, parting in partings.items() if name != EFFICIENCY} == {"they share no steps"}
+
+
+# --- runs that were one run for a while -----------------------------------------------------------------------
+
+
+def trunk(at, **more):
+    """Return the trace of seed 0, made again so that only what is changed at step `at` differs."""
+    return train(0, at=at, **more)
+
+
+@pytest.mark.parametrize(("at", "factor"), [(100, 100.0), (200, 100.0), (200, 3.0), (250, 0.1)])
+def test_a_switch_on_the_way_is_told_from_where_it_is_thrown(at, factor):
+    found = compare({"as it was": trunk(at), "switched": trunk(at, factor=factor)})
+    partings, since = by_quantity(found), found.settings[1].differs_from
+    assert at <= since
+    medians = partings[MEDIAN]
+    assert medians.step <= since
+    assert medians.until is None
+    assert medians.here / medians.there == pytest.approx(factor, rel=0.3)
+    (schedule,) = [one for one in found.differences if one.what.startswith("lr")]
+    assert schedule.since == since  # the first record that shows it
+
+
+def test_a_loss_that_a_switch_sends_off_is_told():
+    partings = by_quantity(compare({"as it was": trunk(200), "switched": trunk(200, factor=100.0)}))
+    assert 100 < partings[LOSS].step < 300
+    assert partings[LOSS].here > 2 * partings[LOSS].there
+
+
+@pytest.mark.parametrize("at", [40, 200])
+@pytest.mark.parametrize("settings", [{}, {"lr": 0.1, "betas": (0.5, 0.9), "batch": 4}], ids=str)
+def test_branches_that_only_draw_other_batches_do_not_part(at, settings):
+    """15 pairs each; each may part with probability RATE, so more than 4 parting has p < 0.1 %."""
+    branches = [trunk(at, reseed=1000 + seed, **settings) for seed in range(6)]
+    parted = 0
+    for one, other in itertools.combinations(branches, 2):
+        found = compare({"one": one, "other": other}).settings[1]
+        assert found.differs_from >= at
+        parted += any(parting.step is not None for parting in found.partings)
+    assert stats.binom.sf(4, 15, RATE) < 0.001
+    assert parted <= 4
+
+
+def test_a_switch_at_the_very_end_is_said_to_be_too_late(seeds):
+    partings = by_quantity(compare({"as it was": trunk(385), "switched": trunk(385, factor=100.0)}))
+    assert partings[MEDIAN].step is None
+    assert partings[MEDIAN].note == LATE
+    text = str(compare({"as it was": trunk(385), "switched": trunk(385, factor=100.0)}))
+    assert LATE in text
+    same = str(compare({"as it was": trunk(385), "hardly": trunk(385, factor=1.01)}))
+    assert LATE not in same
+
+
+def test_blocks_since_a_branch_double_in_two(seeds):
+    edges = edges_since(99, [seeds[0], seeds[1]])
+    assert (edges[0], edges[-1]) == (99, 400)
+    assert np.isin(edges, seeds[0].steps).all()
+    gone = edges[1:] - 99
+    assert np.all(np.diff(edges) > 0)
+    assert np.all(gone[2:] / gone[:-2] > 1.4)
+    assert len(edges) > MIN_BLOCKS
+    assert list(edges_since(400, [seeds[0]])) == [400]
+
+
+def test_blocks_that_are_compared_at_once_need_three_in_a_row():
+    t = 2.0 ** (0.5 * np.arange(1, 25))
+    for last, parts in ((3, True), (2, False)):
+        raised = 1 / t
+        raised[-last:] *= np.exp(np.arange(1, last + 1))
+        assert (part(course(1 / t, raised), AT_ONCE).step is not None) == parts
+    assert part(course(1 / t, 1 / (1.9 * t)), AT_ONCE).step is not None  # no run is ahead
 
 
 # --- few coordinates ---------------------------------------------------------------------------------------------

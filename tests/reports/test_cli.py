@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,20 @@ def test_list_names_every_run_below_and_keeps_zero(runs, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["run", "deep/short", "fine", "uphill"]
     assert [line.split()[-1] for line in lines[1:]] == ["inconclusive", "uncertified", "biased"]
+
+
+@pytest.mark.parametrize("width", [50, 80, 200])
+def test_names_stay_whole_in_a_narrow_terminal(make, tmp_path, capsys, monkeypatch, width):
+    names = {"digits-adam-constant": -3.0, "game": 1.0, "a-rather-long-name-of-a-run-of-mine"[: width // 2]: 1.0}
+    for name, rho in names.items():
+        make(rho=rho).save(tmp_path / name)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert cli.main(["list", str(tmp_path)]) == 0
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    first = [line.split()[0] for line in plain.splitlines() if line.strip() and not line.startswith(" ")]
+    assert [word for word in first if word != "run"] == sorted(names)
+    assert re.findall(r"\b(biased|uncertified)\b", plain) == ["uncertified", "biased", "uncertified"]
 
 
 def test_list_goes_on_after_a_damaged_run(runs, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from functools import partial
@@ -16,8 +17,9 @@ from stepscope.diagnostics.drift import Harm, HarmDecision
 from stepscope.diagnostics.limits import limits
 from stepscope.diagnostics.trace import COLUMNS, Scalars
 from stepscope.reports import theme
-from stepscope.reports.evidence import draw_forest, forest, harms, judged, overlay, ratio
-from stepscope.reports.figures import curves, draw_stepsizes, lengths, rises, stepsizes, sums, thin
+from stepscope.reports.axes import draw_apart
+from stepscope.reports.evidence import draw_forest, draw_overlay, forest, harms, judged, overlay, ratio
+from stepscope.reports.figures import curves, draw_curve, draw_stepsizes, lengths, rises, stepsizes, sums, thin
 from stepscope.reports.numerals import fixed, interval, number, sentence, tell_apart, typeset, whole
 from stepscope.reports.plates import comparison, plates
 from stepscope.reports.svg import to_svg
@@ -118,6 +120,57 @@ def test_values_that_were_not_finite_are_marked(make):
     }
     (curve,) = curves(trace)
     assert list(curve.broken) == [2, 4]
+
+
+def test_a_scalar_logged_three_times_is_three_points(make):
+    trace = make(records=0)
+    steps = np.arange(1, 41)
+    count = np.searchsorted([10, 20, 33], steps, side="right").astype(np.float64)
+    last = np.array([NAN, 5.0, 7.0, 6.0])[count.astype(int)]
+    total = np.array([0.0, 5.0, 12.0, 18.0])[count.astype(int)]
+    begun = count > 0
+    edge = Scalars(steps[begun], last[begun], total[begun], count[begun])
+    trace.scalars = {"edge/ratio": edge, "loss": Scalars(steps, 1.0 / steps, np.cumsum(1.0 / steps), steps + 0.0)}
+    sparse, dense = curves(trace)
+    assert (sparse.steps.tolist(), sparse.mean.tolist()) == ([10, 20, 33], [5.0, 7.0, 6.0])
+    assert sparse.sparse
+    assert not dense.sparse
+    for curve, line in ((sparse, ""), (dense, "-")):
+        _, ax = axes()
+        draw_curve(curve, ax)
+        assert {drawn.get_linestyle() for drawn in ax.lines} == {line or "None"}
+
+
+def axes():
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    return figure, figure.subplots()
+
+
+def test_a_curve_that_lies_on_another_is_dashed_there_and_bare():
+    steps = np.arange(1.0, 11.0)
+    under, over = np.ones(10), np.where(steps <= 5, 1.0, 1.0 + (steps - 5))
+    _, ax = axes()
+    ax.set(xlim=(0, 11), ylim=(0, 7))
+    draw_apart(ax, [(steps, under, "red", "o"), (steps, over, "blue", "s")])
+    dashed = [line for line in ax.lines if line.is_dashed()]
+    assert [line.get_color() for line in dashed] == ["blue"]
+    x = dashed[0].get_xdata()
+    assert x[np.isfinite(x)].tolist()[:5] == [1, 2, 3, 4, 5]
+    (solid,) = [
+        line for line in ax.lines if line.get_color() == "blue" and line.get_linestyle() == "-" and not line.is_dashed()
+    ]
+    assert np.isnan(solid.get_ydata()).sum() == 4  # the four pieces that lie on the other
+    marks = {line.get_color(): len(line.get_xdata()) for line in ax.lines if line.get_marker() != "None"}
+    assert marks == {"red": 10, "blue": 5}
+
+
+def test_runs_too_short_to_judge_have_no_ratios_to_draw(make):
+    short = dataclasses.replace(diagnose(make()).bias, ratios=np.zeros(1), t=np.array([900.0]))
+    data = overlay("c⁺/a", [diagnose(make()).bias, short])
+    assert [len(t) for t in data.t] == [len(diagnose(make()).bias.t), 0]
+    assert "too short" in to_svg(partial(draw_overlay, overlay("c⁺/a", [short])), "k", "c")
 
 
 def test_forest_has_the_run_first_and_tells_tensors_apart(make):
@@ -295,6 +348,7 @@ def test_names_are_cut_where_they_agree():
     [
         ("Rho = -0.98 with interval [-1.2, -0.7]", "ρ = −0.98 with interval [−1.2, −0.7]"),
         ("c+/a -> 0 at beta2 = 0.99", "c⁺/a → 0 at β2 = 0.99"),
+        ("C+/a stands at 0.1", "c⁺/a stands at 0.1"),
         ("at this beta2. Then", "at this β2. Then"),
         ("like t^-0.50", "like t^−0.50"),
         ("from 1.03e-07 to 2e+10", "from 1.03·10⁻⁷ to 2·10¹⁰"),

@@ -20,7 +20,7 @@ from stepscope.diagnostics.diagnosis import Verdict, diagnose
 from stepscope.diagnostics.limits import limits
 from stepscope.diagnostics.trace import Event
 from stepscope.reports.numerals import typeset
-from stepscope.reports.page import page, render
+from stepscope.reports.page import apart, page, render
 from stepscope.reports.tables import threshold
 from stepscope.reports.words import ADVICE, MARKS, answers, final, meaning, row
 
@@ -139,7 +139,7 @@ def test_one_run_is_told_in_order(make):
     assert told == [
         "uphill", "Findings", "Figures", *figures, "Tensors", "The run's facts", "Events", "What the symbols mean",
     ]  # fmt: skip
-    text = reader.text
+    text = reader.text[reader.text.index("Descent efficiency") :]
     order = [
         "Descent efficiency",
         "ρ −3.00",
@@ -218,6 +218,10 @@ def test_the_table_of_tensors_has_rho_first_and_what_is_asked_of_beta2(monitored
     assert "β2 = 0.7 lies below it" in table
 
 
+def test_the_contents_of_a_run_with_imagined_rules_lead_to_them(watched):
+    assert 'href="#run1-rules">What if</a>' in watched
+
+
 def test_rho_is_the_first_figure_and_over_time(watched):
     figures = re.findall(r'<figure id="([^"]+)"', watched)
     assert figures[0] == "run1-efficiency"
@@ -230,13 +234,56 @@ def test_runs_that_are_one_run_are_said_to_be(make):
     assert "Where they part" not in text
 
 
+def test_the_contents_lead_to_every_part(several, runs):
+    (contents,) = re.findall(r'<nav class="contents" aria-label="contents">(.*?)</nav>', several, re.DOTALL)
+    links = re.findall(r'href="#([^"]+)">([^<]+)<', contents)
+    assert [key for key, _ in links] == ["differs", "parting", "side", "run1", "run2", "run3", "formulas"]
+    assert [title for _, title in links][3:6] == [f"{i} {name}" for i, (name, _) in enumerate(runs, 1)]
+    of_a_run = re.findall(r'<nav class="contents" aria-label="contents of [^"]*">(.*?)</nav>', several, re.DOTALL)
+    assert [re.findall(r'href="#(run\d)-findings"', nav) for nav in of_a_run] == [["run1"], ["run2"], ["run3"]]
+    assert 'href="#run1-rules"' not in several  # nothing was imagined
+
+
+def test_the_first_of_several_runs_is_open_and_all_are_printed(several, make):
+    assert re.findall(r"<details[^>]*>", several) == ["<details open>", "<details>", "<details>"]
+    assert "<details" not in page([("alone", make(records=5))])
+    printed = several[several.index("@media print") :]
+    assert re.search(r"details::details-content \{[^}]*content-visibility: visible", printed)
+    for i in (1, 2, 3):  # a link opens the details that its target lies in
+        folded = several[: several.index(f'id="run{i}"')]
+        assert folded.count("<details") - folded.count("</details>") == 1
+
+
+def test_an_interval_stands_below_its_value(watched):
+    table = watched[watched.index('aria-label="table of tensors"') :]
+    assert re.search(r'<td>[^<]+<span class="of">\[[^<]+\]</span></td>', table[: table.index("</table>")])
+    assert '<div class="broad"><div class="scroll" tabindex="0" role="region" aria-label="table of tensors">' in watched
+
+
+@pytest.mark.parametrize(("text", "value", "interval"), [("0.95 [0.9, 1]", "0.95", "[0.9, 1]"), ("–", "–", "")])
+def test_a_cell_is_cut_before_its_interval(text, value, interval):
+    assert apart(text) == (value, interval)
+
+
+def test_no_colour_is_called_by_another_name(several, watched):
+    """Vermillion looks orange."""
+    assert not re.search(r"\bred\b", Reader(several).text + Reader(watched).text, re.IGNORECASE)
+
+
+def test_runs_too_short_to_judge_are_named(make):
+    text = Reader(page([("long", make()), ("short", make(last=50)), ("shorter", make(last=40))])).text
+    assert "Runs 2 and 3 are too short to judge and left out." in text
+    assert "Run 2 is too short" in Reader(page([("long", make()), ("short", make(last=50))])).text
+    assert "left out" not in Reader(page([("long", make()), ("other", make(rho=-3.0))])).text
+
+
 def test_what_differs_and_where_is_in_the_report(make):
     other = make(records=1, rho=-3.0)
     other.meta["hyperparameters"] = [{"lr": 0.2, "betas": [0.9, 0.99], "amsgrad": False}]
     text = page([("one", make(records=1)), ("other", other)])
-    differing = text[text.index("What differs") : text.index("Where they part")]
+    differing = text[text.index(">What differs</h3>") : text.index(">Where they part from")]
     assert re.findall(r"<td>([^<]*)</td>", differing) == ["lr", "0.1", "0.2"]
-    parted = text[text.index("Where they part") : text.index("Side by side")]
+    parted = text[text.index(">Where they part from") : text.index(">Side by side</h3>")]
     assert "<td>ρ</td>" in parted
     assert "<b>apart from step" in parted
 
@@ -288,6 +335,10 @@ def test_the_four_questions_are_answered_from_the_decisions(make, columns, short
     assert typeset(limited.now).endswith(said[2].lines[0].split(" ", 1)[1])  # but for how it begins
     assert said[3].short.endswith("to try") or said[3].short == "nothing needed"
     assert all(line.endswith(".") for answer in said for line in answer.lines)
+    numbered = [line for line in said[3].lines if re.match(r"\d+\. ", line)]
+    assert [line.split(". ")[0] for line in numbered] == [str(i) for i in range(1, len(numbered) + 1)]
+    counted = int(said[3].short.split()[0]) if said[3].short != "nothing needed" else 0
+    assert len(numbered) == counted
 
 
 def test_an_undecided_run_says_how_much_is_missing(make):
