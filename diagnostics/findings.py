@@ -241,7 +241,7 @@ def other_rules(e: Evidence) -> Finding | None:
         "docs/theory.md 4.5",
         (),
         e.window,
-        "Without harm there is no need for another rule. "
+        ("" if e.harm.decision is HarmDecision.HARMFUL else "Without harm there is no need for another rule. ")
         + (
             f"For a certificate take {_listed(sure, 'or')}."
             if sure
