@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from .imagined import AS_IT_WAS, Imagined, imagined
+from .reading import LINES, SQLITE
 from .stepsizes import Reader
-from .store import FORMAT
+from .store import FORMAT, META
 from .trace import COLUMNS
 
 
@@ -41,7 +42,37 @@ def run_directory(directory: object) -> Path | None:
     path = Path(directory)
     if path.exists() and not path.is_dir():
         raise ValueError(f"`directory` must be a directory, got the file '{path}'; choose another name.")
+    if path.exists() and not (path / META).exists():
+        strange = sorted(entry.name for entry in path.iterdir() if not _may_stand_in_a_record(entry.name))
+        if strange:
+            raise ValueError(
+                f"`directory` must be empty or hold a record, got '{path}' with {strange[0]!r} in it"
+                f"{f' and {len(strange) - 1} more' if len(strange) > 1 else ''}; give the run a directory of its own, "
+                f"'{path / 'steps'}' say."
+            )
     return path
+
+
+def _may_stand_in_a_record(name: str) -> bool:
+    """Return whether a file without the metadata may be ours, of a process that died early, or is a hidden one."""
+    return name.startswith((".", SQLITE, LINES)) or name in ("lock", "snapshots")
+
+
+def check_model(optimizer: torch.optim.Optimizer, model: object) -> None:
+    """Raise for a model that cannot name a single parameter of the optimizer."""
+    if model is None:
+        return
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(
+            f"`model` must be the torch.nn.Module whose parameters are watched, got {type(model).__name__}; leave it "
+            "out to name tensors by their place in the optimizer."
+        )
+    theirs = {id(param) for group in optimizer.param_groups for param in group["params"]}
+    if not any(id(param) in theirs for param in model.parameters()):
+        raise ValueError(
+            f"`model` must hold parameters of the optimizer, got a {type(model).__name__} with none of them; pass the "
+            "model that the optimizer was made for, or leave it out."
+        )
 
 
 def coordinate_limit(coordinates: int | str) -> int | None:

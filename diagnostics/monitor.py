@@ -40,6 +40,13 @@ SURVEYED = 2**22
 """Elements of a model up to which all coordinates are summed in the opening: it copies the second moment each step."""
 
 
+OPEN: weakref.WeakSet[Monitor] = weakref.WeakSet()
+"""The monitors of this process that were not closed."""
+SECOND = (
+    "stepscope: this optimizer has a monitor that is open; both watch every step, close the first unless you want two"
+)
+"""Two records of one run are worth something, of other coordinates or what-ifs say; more often one was forgotten."""
+
 QUIET = partial(np.errstate, all="ignore")
 """A diverging run is no fault of ours. Entered where numpy computes, and not in each step: that costs microseconds."""
 
@@ -49,8 +56,9 @@ class Monitor:
 
     Args:
         optimizer: any `torch.optim.Optimizer`; what is not readable is recorded by update size and alignment.
-        directory: where the run is kept; an existing run of the same optimizer is continued. None: in memory.
-        model: only for the tensors' names.
+        directory: where the run is kept, nothing else beside it; an existing run of the same optimizer is continued.
+            None: in memory.
+        model: only for the tensors' names; the one whose parameters the optimizer has.
         coordinates: how many coordinates of each tensor are watched, a random sample; `"all"` is exact.
         seed: of that sample.
         what_if: rules whose stepsizes are imagined on the same gradients, such as "adam(beta2=0.99)" or "amsgrad"; ()
@@ -60,8 +68,8 @@ class Monitor:
         strict: raise what goes wrong inside the monitor, instead of reporting it once and standing aside.
 
     Raises:
-        ValueError: for an optimizer without parameters, `coordinates` below 1, an unknown rule, an `on_alert` that
-            cannot be called, or a directory with another run.
+        ValueError: for an optimizer without parameters, a model of other parameters, `coordinates` below 1, an unknown
+            rule, an `on_alert` that cannot be called, or a directory with another run or with other files.
     """
 
     def __init__(
@@ -77,6 +85,7 @@ class Monitor:
         strict: bool = False,
     ) -> None:
         facts.check_optimizer(optimizer)
+        facts.check_model(optimizer, model)
         self._limit = facts.coordinate_limit(coordinates)
         if on_alert is not None and not callable(on_alert):
             raise ValueError(f"`on_alert` must be a function of an alert, got {type(on_alert).__name__}.")
@@ -96,6 +105,9 @@ class Monitor:
             self._say_unreadable()
         if self.step:
             self._say_continued()
+        if any(other.optimizer is optimizer for other in list(OPEN)):
+            logger.warning(SECOND)
+        OPEN.add(self)
         self._handles: list[RemovableHandle] = [
             optimizer.register_step_pre_hook(self._guarded(Monitor._before_step)),
             optimizer.register_step_post_hook(self._guarded(Monitor._after_step)),
@@ -436,6 +448,7 @@ class Monitor:
         if self._closed:
             return
         self._closed = True
+        OPEN.discard(self)
         for handle in self._handles:
             handle.remove()
         try:

@@ -260,10 +260,15 @@ class Recorder:
                 f"{directory} was recorded with what_if={rules}, got {tuple(meta['what_if'][1:])}; pass the former to "
                 "continue, or choose another directory."
             )
-        if past.meta.get("optimizer") != meta["optimizer"] or (there and here != there):
+        if past.meta.get("optimizer") != meta["optimizer"]:
             raise ValueError(
-                f"{directory} holds the record of another run ({past.meta.get('optimizer')}, {len(there)} tensors), "
-                f"expected {meta['optimizer']} with these {len(here)}; choose another directory."
+                f"{directory} holds the record of another run ({past.meta.get('optimizer')}), expected one of "
+                f"{meta['optimizer']}; choose another directory."
+            )
+        if there and here != there:
+            raise ValueError(
+                f"{directory} holds the record of other tensors: {difference(there, here)}; choose another directory, "
+                "or watch the tensors that it was begun with."
             )
         return past
 
@@ -339,6 +344,16 @@ class Recorder:
             w.accumulator.then[:], w.counted = state["then"][w.name], state["counted"][w.name]
         self.schedule.widen(self.step)
         self.begin_segment(f"continued from a saved state of step {self.step}")
+
+
+def difference(there: Sequence[tuple[str, tuple[int, ...]]], here: Sequence[tuple[str, tuple[int, ...]]]) -> str:
+    """Return where two lists of names and shapes differ first."""
+    if len(there) != len(here):
+        return f"it has {len(there)}, expected {len(here)}"
+    place, (then, now) = next((i, pair) for i, pair in enumerate(zip(there, here, strict=True)) if pair[0] != pair[1])
+    if then[0] != now[0]:
+        return f"the names differ, first of tensor {place}, which is {then[0]!r} there, expected {now[0]!r}"
+    return f"the shapes differ, first that of {then[0]!r}, which is {then[1]} there, expected {now[1]}"
 
 
 def under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

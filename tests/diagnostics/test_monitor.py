@@ -709,6 +709,9 @@ BAD = [
         "must be a path, got Linear; pass a model by name",
     ),
     (lambda p: Monitor(torch.optim.Adam([p]), __file__), "must be a directory, got the file"),
+    (lambda p: Monitor(torch.optim.Adam([p]), ROOT), "must be empty or hold a record, got .* with .* and .* more"),
+    (lambda p: Monitor(torch.optim.Adam([p]), model="x"), r"`model` must be the torch.nn.Module .*, got str"),
+    (lambda p: Monitor(torch.optim.Adam([p]), model=torch.nn.Linear(2, 2)), "got a Linear with none of them"),
     (lambda p: Monitor(torch.optim.Adam([p])).load_state_dict({"model": {}}), "keys \\['model'\\]"),
     (lambda p: Monitor(torch.optim.Adam([p])).log(loss=torch.ones(3)), r"got shape \(3,\)"),
     (lambda p: Monitor(torch.optim.Adam([p])).log(loss=None), "one element, got None"),
@@ -725,8 +728,53 @@ def test_a_directory_with_another_optimizers_record(tmp_path):
     Monitor(torch.optim.Adam([parameter(4)]), tmp_path / "run").close()
     with pytest.raises(ValueError, match=r"another run \(torch.optim.adam.Adam"):
         Monitor(torch.optim.SGD([parameter(4)]), tmp_path / "run")
-    with pytest.raises(ValueError, match="choose another directory"):
+    with pytest.raises(
+        ValueError, match=r"shapes differ, first that of 'group0.param0', which is \(4,\) there.*\(5,\)"
+    ):
         Monitor(torch.optim.Adam([parameter(5)]), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"names differ, first of tensor 0, .*'group0.param0' there, expected 'w'"):
+        Monitor(torch.optim.Adam([("w", parameter(4))]), tmp_path / "run")
+    with pytest.raises(ValueError, match="it has 1, expected 2; choose another directory"):
+        Monitor(torch.optim.Adam([parameter(4), parameter(4)]), tmp_path / "run")
+
+
+def test_a_directory_with_other_files_is_refused_and_one_left_by_a_dead_process_is_not(tmp_path):
+    other, dead = tmp_path / "other", tmp_path / "dead"
+    for folder in (other, dead):
+        folder.mkdir()
+    (other / "config.yaml").touch()
+    for name in ("lock", "trace.sqlite", "trace.sqlite-wal", ".gitignore"):
+        (dead / name).touch()
+    with pytest.raises(ValueError, match=r"with 'config.yaml' in it; give the run a directory of its own"):
+        Monitor(torch.optim.Adam([parameter(4)]), other)
+    assert [entry.name for entry in other.iterdir()] == ["config.yaml"]
+    optimizer = torch.optim.Adam([parameter(4)])
+    with Monitor(optimizer, dead):
+        step(optimizer)
+    (dead / "config.yaml").touch()
+    with Monitor(optimizer, dead) as again:
+        assert again.step == 1
+
+
+def test_a_second_open_monitor_is_told_of_and_records_all_the_same(caplog):
+    optimizer = torch.optim.Adam([parameter(4)])
+    first = Monitor(optimizer, strict=True)
+    assert not caplog.records
+    second = Monitor(optimizer, strict=True)
+    assert [record.message.count("has a monitor that is open") for record in caplog.records] == [1]
+    step(optimizer)
+    assert first.trace.total("a")[-1] == second.trace.total("a")[-1] > 0
+    first.close()
+    second.close()
+    Monitor(optimizer, strict=True)
+    Monitor(torch.optim.Adam([parameter(4)]), strict=True)
+    assert len(caplog.records) == 1
+
+
+def test_a_model_that_holds_some_of_the_parameters_names_them():
+    model, head = torch.nn.Linear(2, 2), parameter(3)
+    monitor = Monitor(torch.optim.Adam([*model.parameters(), head]), model=model)
+    assert [tensor.name for tensor in monitor.trace.tensors] == ["weight", "bias", "group0.param2"]
 
 
 def test_a_directory_that_another_monitor_is_writing(tmp_path):
