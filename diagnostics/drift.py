@@ -17,9 +17,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .trends import steps_until
 
 Array = NDArray[np.float64]
 
@@ -35,6 +38,8 @@ DORMANT = 1e3
 """Times the stepsize where the gradient is, from which a mean stepsize is that of coordinates without gradient.
 
 Lognormal gradients of spread s make exp(3s²/2), s = 2 not enough."""
+ROUNDED = 1e-7
+"""Stretches are sums in float32, of which 6e-8 is lost: a smaller ρ is as good as 0, whatever its z."""
 
 
 class HarmDecision(StrEnum):
@@ -178,13 +183,23 @@ def awake(mass: Array, square: Array, live: Array) -> NDArray[np.bool_]:
 
 
 def _grams(means: Array) -> Array:
-    """Return the three Gram matrices of one tensor from its stretch means `(k, 3, coords)`."""
-    mass = means[:, MASS].mean(axis=0)
+    """Return the three Gram matrices of one tensor from its stretch means `(k, 3, coords)`.
+
+    ē is as random as d and g. So ē of the product of g_i and g_j leaves out stretches i and j, as every mean of a
+    product here is one of different stretches. On the diagonal of ⟨d_i, g_j⟩, which would hold the noise that d_i and
+    g_i share, stands what the stepsizes of stretch i alone make of the other gradients, the mean of ⟨e_i g_j, g_l⟩: the
+    jackknife needs it to leave out a stretch altogether.
+    """
+    k, mass = len(means), means[:, MASS].mean(axis=0)
     usable = np.isfinite(means).all(axis=(0, 1)) & (mass > 0)
-    mass = mass[usable]
-    step = means[:, STEP][:, usable] / np.sqrt(mass)  # √ē d_i
-    pull = means[:, PULL][:, usable] * np.sqrt(mass)  # √ē g_i
-    return np.stack([step @ step.T, step @ pull.T, pull @ pull.T])
+    step, pull, own, mass = *(means[:, row][:, usable] for row in (STEP, PULL, MASS)), mass[usable]
+    dd, dg, gg = (step / mass) @ step.T, step @ pull.T, (pull * mass) @ pull.T
+    shared = (own * pull) @ pull.T
+    others = (k * gg - shared - shared.T) / (k - 2)
+    np.fill_diagonal(others, np.diagonal(gg))
+    rest, squares = pull.sum(axis=0) - pull, (pull**2).sum(axis=0) - pull**2
+    np.fill_diagonal(dg, (own * (rest**2 - squares)).sum(axis=1) / ((k - 1) * (k - 2)))
+    return np.stack([dd, dg, others])
 
 
 def judge_harm(gram_dd: Array, gram_dg: Array, gram_gg: Array, first_step: int, last_step: int) -> Harm:
@@ -197,7 +212,7 @@ def judge_harm(gram_dd: Array, gram_dg: Array, gram_gg: Array, first_step: int, 
     grams = np.stack([gram_dg, gram_gg, gram_dd])
     if not np.isfinite(grams).all():
         return undecided("the sums over the stretches are not finite", first_step, last_step)
-    (dg, gg, dd), covariance = jackknife(grams)
+    (dg, gg, dd), covariance = jackknife(grams, np.diagonal(gram_dg))
     freedom = grams.shape[-1] - 1
     z = _z(float(dg), float(covariance[0, 0]))
     resolved = gg > 0
@@ -213,7 +228,7 @@ def judge_harm(gram_dd: Array, gram_dg: Array, gram_gg: Array, first_step: int, 
         reason=reason,
         first_step=first_step,
         last_step=last_step,
-        steps_needed=last_step if decision is HarmDecision.INCONCLUSIVE else None,
+        steps_needed=_steps_that_tell(z, freedom, last_step) if decision is HarmDecision.INCONCLUSIVE else None,
     )
 
 
@@ -239,11 +254,16 @@ def cross_mean(gram: Array) -> Array:
     return np.asarray(off_diagonal / (k * (k - 1)))
 
 
-def jackknife(grams: Array) -> tuple[Array, Array]:
-    """Return U of each of the `(n, k, k)` matrices and their joint delete-one covariance `(n, n)`."""
+def jackknife(grams: Array, masses: Array | None = None) -> tuple[Array, Array]:
+    """Return U of each of the `(n, k, k)` matrices and their joint delete-one covariance `(n, n)`.
+
+    `masses` `(k,)` is what each stretch's stepsizes alone make of U(g,g), the second matrix; they leave with it.
+    """
     k = grams.shape[-1]
     kept = [np.delete(np.arange(k), i) for i in range(k)]
     left_out = np.stack([cross_mean(grams[:, keep][:, :, keep]) for keep in kept])
+    if masses is not None:
+        left_out[:, 1] = ((k - 2) * left_out[:, 1] - masses) / (k - 3)
     deviation = left_out - left_out.mean(axis=0)
     return cross_mean(grams), (k - 1) / k * deviation.T @ deviation
 
@@ -271,9 +291,25 @@ def _z(value: float, variance: float) -> float:
     return math.copysign(math.inf, value) if value else 0.0
 
 
+def _steps_that_tell(z: float, freedom: int, last: int) -> int | None:
+    """Return how many more steps show with probability `PROMISE` that a run descends; None where 64 times would not.
+
+    After c times the steps z has grown by √c. It is off by 1 now and then, so that it is normal with variance 1 + c.
+    Nothing is promised of a run that seems to climb, and is not yet accused: two in three of those only hover.
+    """
+    high = student_t(freedom, LEVEL)
+
+    def chance(c: float) -> float:
+        return 1 - NormalDist(z * math.sqrt(c), math.sqrt(1 + c)).cdf(high)
+
+    return steps_until(last, chance) if math.isfinite(z) else None
+
+
 def _decide(rho: float, interval: tuple[float, float] | None, z: float, freedom: int) -> tuple[HarmDecision, str]:
     if math.isnan(rho):
         return HarmDecision.INCONCLUSIVE, "no mean gradient is left beside the noise, so rho decides nothing."
+    if abs(rho) < ROUNDED:
+        return HarmDecision.INCONCLUSIVE, f"rho = {rho:.3g}, which is as good as 0: the steps lead nowhere."
     known = f" with interval [{interval[0]:.3g}, {interval[1]:.3g}]" if interval else ""
     low, high = -student_t(freedom, ACCUSING), student_t(freedom, LEVEL)
     measured = f"rho = {rho:.3g}{known}, z = {z:.2f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,22 +13,26 @@ from .conditions import (
     Condition,
     Decision,
     Growth,
+    against_the_memory,
     against_the_rate,
     annealed,
     block_edges,
     falling,
-    finite_horizon,
     growth,
     increments,
+    judge_annealed,
     judge_bias,
+    judge_rises,
     judge_variance,
 )
 from .drift import DORMANT, Harm, judge_harm, undecided
 from .instability import broken
+from .pace import at_an_even_rate, even_products, pace
 from .trace import Trace
 
 Array = NDArray[np.float64]
 
+EARLY = 1.75  # memories; with as many a run of ten has the five blocks that a decision needs
 GRADIENTS_ALIVE = 1e-3  # ‖g‖² down a thousandfold: the run has come to rest rather than stalled
 
 
@@ -120,18 +124,23 @@ def gather(trace: Trace) -> Evidence:
         variance = bias = Condition(Decision.INCONCLUSIVE, math.nan, math.nan, math.nan, empty, empty, blind)
         grows = Growth(math.nan, math.nan, math.nan, Decision.INCONCLUSIVE, blind)
     else:
-        a = trace.total("a")
-        variance = judge_variance(trace.steps, trace.total("b"), a, start)
+        a, b = trace.total("a"), trace.total("b")
+        variance = judge_variance(trace.steps, b, a, start)
         bias = judge_bias(trace.steps, trace.total("c_plus"), a, start)
         grows = growth(trace.steps, a, start)
     lr = trace.groups.get("lr")
     planned = False
-    if lr is not None and len(variance.ratios) >= MIN_BLOCKS:
+    if not blind and lr is not None and len(variance.ratios) >= MIN_BLOCKS:
         planned = annealed(trace.steps, lr, start)
         if planned:
-            variance = finite_horizon(variance)
+            share = pace(lr)
+            variance = judge_annealed(trace.steps, b, a, share, variance)
+            grows = growth(trace.steps, at_an_even_rate(a, share), start)
         elif variance.decision is Decision.VIOLATED and falling(trace.steps, lr, start):
             variance = against_the_rate(variance)
+    if not blind:
+        variance, bias = _with_early_rises(trace, a, variance, bias, planned)
+        bias = against_the_memory(bias, _least_gap(trace))
     return Evidence(
         trace=trace,
         start=start,
@@ -145,15 +154,50 @@ def gather(trace: Trace) -> Evidence:
     )
 
 
-def judged_start(trace: Trace) -> int:
-    """Return the first judged step: max(10/(1-β2), 10/(1-β1), the end of warm-up, 0.02 T), at least 1."""
+def _with_early_rises(
+    trace: Trace, a: Array, variance: Condition, bias: Condition, planned: bool
+) -> tuple[Condition, Condition]:
+    """Return both conditions after the rises that are taken back were judged, too.
+
+    They can violate the bias condition where c⁺/a does not say so: the run is too short for c⁺/a to have forgotten its
+    start-up, or an annealed rate outweighs its rises. A start-up has few falls, so that they are judged from `EARLY`
+    memories on. In an annealed run c⁺/a falls for that reason alone, and only they can say that the condition holds,
+    after all the memories that are asked of c⁺/a, for a start-up that fades is no merit either.
+    """
+    start = judged_start(trace, memories=EARLY)
+    parts = [(trace.total(f"rise_{part}"), trace.total(f"c_{part}")) for part in ("lr", "bias", "v")]
+    if any(up[-1] > moves[-1] * (1 + 1e-9) for up, moves in parts):  # a record that does not tell the parts apart
+        return variance, bias
+    rises = judge_rises(trace.steps, parts, a, start)
+    if bias.decision is Decision.VIOLATED:
+        return variance, bias
+    if rises.decision is Decision.VIOLATED:
+        if len(variance.ratios) < MIN_BLOCKS:  # the ratios of a start-up decide nothing, but there is something to see
+            early = judge_variance(trace.steps, trace.total("b"), a, start)
+            variance = replace(variance, ratios=early.ratios, t=early.t)
+        return variance, rises
+    return variance, judge_rises(trace.steps, parts, a, judged_start(trace)) if planned else bias
+
+
+def _least_gap(trace: Trace) -> float:
+    """Return the least 1 - β2 of the groups that have one; inf without any, which leaves every ratio below."""
+    beta2 = trace.groups.get("beta2")
+    known = np.empty(0) if beta2 is None else beta2[-1][np.isfinite(beta2[-1])]
+    return float(1 - known.max()) if len(known) else math.inf
+
+
+def judged_start(trace: Trace, memories: float = 10.0) -> int:
+    """Return the first judged step: max(10/(1-β2), 10/(1-β1), the end of warm-up, 0.02 T), at least 1.
+
+    10/(1-β) is ten memories of an average that fades by β; ask for fewer where its start-up does no harm.
+    """
     if len(trace.steps) == 0:
         return 1
     candidates = [1.0, 0.02 * float(trace.steps[-1]), _warm_up_end(trace)]
     for name in ("beta1", "beta2"):
         values = trace.groups.get(name)
         if values is not None and len(values):
-            candidates += [10 / (1 - beta) for beta in values[-1] if beta < 1]  # nan: no such decay
+            candidates += [memories / (1 - beta) for beta in values[-1] if beta < 1]  # nan: no such decay
     return math.ceil(max(candidates) - 1e-6)  # 10/(1-0.9) is 100 and a rounding error
 
 
@@ -184,7 +228,7 @@ def _harm(trace: Trace) -> Harm:
     if drift is None:
         last = int(trace.steps[-1])
         return undecided("there are too few stretches yet", last, last)
-    dd, dg, gg = (np.nansum(gram, axis=0) for gram in (drift.gram_dd, drift.gram_dg, drift.gram_gg))
+    dd, dg, gg = (np.nansum(gram, axis=0) for gram in even_products(trace, drift))
     return judge_harm(dd, dg, gg, drift.first_step, drift.last_step)
 
 

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alert import Alert
-from .conditions import Condition, Decision, Growth
+from .conditions import GAUSSIAN_RISE, Condition, Decision, Growth
 from .drift import HarmDecision, judge_harm
 from .evidence import Evidence
 from .finding import NOTHING, Finding, sentence
 from .findings_record import RECORD_FINDINGS
 from .instability import trace_names
+from .pace import even_products
 from .skewness import WHOLE, skewness
 from .what_if import alternatives, better
 
@@ -26,7 +27,6 @@ __all__ = ["FINDINGS", "GAUSSIAN_RISE", "NOTHING", "RISES", "Finding", "findings
 
 Array = NDArray[np.float64]
 
-GAUSSIAN_RISE = 0.242  # c⁺/a = 0.242 (1-β2) under Gaussian noise, half of c/a (docs/theory.md 4.1, P6)
 POOR_EFFICIENCY = 0.7
 RISES = 0.1  # the rule calls a slope flat from -0.1; the same distance above 0 is no longer flat
 
@@ -192,13 +192,18 @@ def horizon(e: Evidence) -> Finding | None:
     """Report a learning rate that is annealed inside the run."""
     if not e.annealed:
         return None
+    dies_out = e.variance.decision is Decision.HOLDS
     return Finding(
-        "Finite horizon: one run cannot test the variance condition",
+        "Finite horizon: the noise of the steps dies out as the learning rate ends"
+        if dies_out
+        else "Finite horizon: one run cannot test the variance condition",
         sentence(e.variance.reason),
         "docs/theory.md 4.1, P5",
         (),
         e.window,
-        "Compare runs planned for T, 2T and 4T: with a fixed peak rate q_T stays, with a peak ~ 1/sqrt(T) it falls.",
+        "Nothing; a longer run under the same schedule has a longer end."
+        if dies_out
+        else "Let the rate end at 0, or compare runs planned for T, 2T and 4T: with a peak ~ 1/sqrt(T) q_T falls.",
     )
 
 
@@ -281,15 +286,18 @@ def efficiency(e: Evidence) -> Finding | None:
 
 def unresolved(e: Evidence) -> Finding | None:
     """Report a harm test that decides nothing, and what would help."""
-    if e.harm.decision is not HarmDecision.INCONCLUSIVE or e.harm.steps_needed is None:
+    if e.harm.decision is not HarmDecision.INCONCLUSIVE or not e.harm.last_step:
         return None
+    needed = e.harm.steps_needed
     return Finding(
         "Harm could not be resolved",
         f"{sentence(e.harm.reason)} This is neither an alarm nor an all-clear.",
         "docs/theory.md 4.6",
         (),
         (e.harm.first_step, e.harm.last_step),
-        f"Another {e.harm.steps_needed} steps double the length of the stretches; larger batches help too.",
+        f"Another {needed} steps should tell; larger batches help too."
+        if needed
+        else "Larger batches; more steps like these might not tell.",
     )
 
 
@@ -323,7 +331,7 @@ def _harmful_tensors(e: Evidence) -> tuple[str, ...]:
     drift = e.trace.drift
     if drift is None or len(drift.gram_dd) != len(e.trace.tensors):
         return ()
-    grams = zip(drift.gram_dd, drift.gram_dg, drift.gram_gg, strict=True)
+    grams = zip(*even_products(e.trace, drift), strict=True)
     alone = [judge_harm(dd, dg, gg, drift.first_step, drift.last_step).decision for dd, dg, gg in grams]
     return trace_names(e.trace, np.array([decision is HarmDecision.HARMFUL for decision in alone], dtype=bool))
 

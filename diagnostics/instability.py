@@ -8,8 +8,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from .conditions import MIN_BLOCKS, block_edges, theil_sen
+from .conditions import MIN_BLOCKS, block_edges
 from .trace import Trace
+from .trends import theil_sen
 
 Array = NDArray[np.float64]
 

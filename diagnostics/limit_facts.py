@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from .conditions import block_edges
 from .drift import Harm, HarmDecision, judge_harm
+from .pace import even_products
 from .slope import Slope, measure_slope
 from .trace import Trace
 
@@ -141,11 +142,11 @@ def _drift(trace: Trace, p: int | None = None) -> Facts:
     drift = trace.drift
     if drift is None:
         return {}
-    grams = drift.gram_dd, drift.gram_dg, drift.gram_gg
     if p is not None and p >= len(drift.gram_gg):  # it came later
         return {}
-    dd, dg, gg = (np.nansum(gram, axis=0) if p is None else gram[p] for gram in grams)
-    slope = measure_slope(gg, drift.first_step, drift.last_step)
+    pull = np.nansum(drift.gram_gg, axis=0) if p is None else drift.gram_gg[p]
+    slope = measure_slope(pull, drift.first_step, drift.last_step)
+    dd, dg, gg = (np.nansum(gram, axis=0) if p is None else gram[p] for gram in even_products(trace, drift))
     return _of_slope(slope) | _of_harm(judge_harm(dd, dg, gg, drift.first_step, drift.last_step))
 
 

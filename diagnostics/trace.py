@@ -111,8 +111,9 @@ class DriftRecord:
     """What the harm test needs of the last half of the run: inner products between its k stretches, per tensor.
 
     `gram_dd`, `gram_dg`, `gram_gg` have shape `(tensors, k, k)`; entry (i, j) of `gram_dg` is ⟨d_i, g_j⟩ with
-    coordinates weighted by their mean stepsize and scaled up to the whole tensor (see `drift.py`). `gram_qg` has the
-    same of q = mean(g³)/mean(g²) and g (see `skewness.py`).
+    coordinates weighted by their mean stepsize and scaled up to the whole tensor; its diagonal holds what stretch i's
+    stepsizes alone make of the other gradients (see `drift.py`). `gram_qg` has the same of q = mean(g³)/mean(g²) and g
+    (see `skewness.py`).
     """
 
     first_step: int

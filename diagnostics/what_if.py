@@ -26,6 +26,7 @@ from .conditions import (
     judge_variance,
 )
 from .drift import Harm, judge_harm, undecided
+from .pace import even_total
 from .trace import SUMMED, Trace
 
 A, B, C_PLUS = (SUMMED.index(name) for name in ("a", "b", "c_plus"))
@@ -91,14 +92,17 @@ def _judge(trace: Trace, r: int, name: str, start: int) -> Alternative:
         last = int(trace.steps[-1])
         harm = undecided("there are too few stretches yet", last, last)
     else:
-        dd, dg, gg = record.grams[r]
+        dd, dg, gg = even_total(trace, record.grams[r], record.first_step, record.last_step)
         harm = judge_harm(dd, dg, gg, record.first_step, record.last_step)
     certified = all(decision is Decision.HOLDS for decision in decisions)
     return Alternative(name, start, _last(variance), _last(bias), variance, bias, certified, harm)
 
 
 def _under_the_schedule(trace: Trace, variance: Condition, start: int) -> Condition:
-    """Return the variance condition with regard to the learning rate's course, as for the run itself."""
+    """Return the variance condition with regard to the learning rate's course.
+
+    Under an annealed rate it stays open: c⁺/a falls with the rate then, so that both would seem to hold.
+    """
     lr = trace.groups.get("lr")
     if lr is None or len(variance.ratios) < MIN_BLOCKS:
         return variance

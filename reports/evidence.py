@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..diagnostics.conditions import MIN_BLOCKS, Condition
 from ..diagnostics.drift import Harm, HarmDecision, judge_harm
+from ..diagnostics.pace import even_products
 from ..diagnostics.trace import Trace
 from .axes import draw_apart
 from .figures import PANELS, block_sums, largest
@@ -162,7 +163,7 @@ def judged(trace: Trace) -> tuple[Harm, ...]:
     drift = trace.drift
     if drift is None:
         return ()
-    grams = zip(drift.gram_dd, drift.gram_dg, drift.gram_gg, strict=True)
+    grams = zip(*even_products(trace, drift), strict=True)
     return tuple(judge_harm(dd, dg, gg, drift.first_step, drift.last_step) for dd, dg, gg in grams)
 
 

@@ -76,11 +76,14 @@ def naive_drift(g: Array, m: Array, e: Array, scales: Array, owner: NDArray[np.i
     square = np.mean([(g[w] ** 2).mean(axis=0) for w in windows], axis=0)
     live = np.mean([(e[w] * g[w] ** 2).mean(axis=0) for w in windows], axis=0)
     for c in np.flatnonzero((mass > 0) & ~(mass * square > 1000 * live)):
-        d, p = step[:, c] / mass[c], pull[:, c]
-        weight = mass[c] * scales[c]
-        dd[owner[c]] += weight * np.outer(d, d)
-        dg[owner[c]] += weight * np.outer(d, p)
-        gg[owner[c]] += weight * np.outer(p, p)
+        d, p, own = step[:, c] / mass[c], pull[:, c], np.array([e[w, c].mean() for w in windows])
+        dd[owner[c]] += scales[c] * mass[c] * np.outer(d, d)
+        for i in range(k):
+            pairs = [p[m] * p[n] for m in range(k) for n in range(k) if len({i, m, n}) == 3]
+            for j in range(k):
+                others = mass[c] if i == j else np.delete(own, [i, j]).mean()
+                dg[owner[c], i, j] += scales[c] * (own[i] * np.mean(pairs) if i == j else step[i, c] * p[j])
+                gg[owner[c], i, j] += scales[c] * others * p[i] * p[j]
     return DriftRecord((full - k) * length + 1, full * length, dd, dg, gg)
 
 

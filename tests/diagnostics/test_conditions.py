@@ -17,7 +17,9 @@ from stepscope.diagnostics.conditions import (
     block_edges,
     growth,
     judge,
+    judge_annealed,
     judge_bias,
+    judge_rises,
     judge_variance,
     theil_sen,
 )
@@ -89,7 +91,7 @@ def test_a_ratio_that_goes_like_a_power(power, decision, judge_it):
     condition = judge_it(STEPS, powers(power), STEPS, 400)
     assert condition.decision is decision
     assert condition.slope == pytest.approx(power, abs=1e-3)  # sums stand for integrals: O(1/400)
-    assert (condition.steps_needed is not None) == (decision is INCONCLUSIVE)
+    assert condition.steps_needed is None  # decided, or of a slope that more steps would only confirm
 
 
 @pytest.mark.parametrize(
@@ -271,3 +273,36 @@ def test_any_series_is_answered(values, start):
         condition = judge(steps, np.array(numerator), np.array(a, dtype=float), start, 0.0)
         assert condition.decision in Decision
         assert condition.reason
+
+
+# what is taken back again, and the end of an annealed run
+
+
+def test_rises_that_are_taken_back_violate_and_others_do_not():
+    rises = 0.01 * STEPS
+    swing, grow = [(rises, 2 * rises)], [(rises, rises)]
+    assert judge_rises(STEPS, swing, STEPS, 400).decision is VIOLATED
+    assert judge_rises(STEPS, grow, STEPS, 400).decision is HOLDS
+    fading = powers(-0.5)
+    assert judge_rises(STEPS, [(fading, 2 * fading)], STEPS, 400).decision is HOLDS
+    growing = powers(0.5)  # a start-up with few falls at first
+    assert judge_rises(STEPS, [(growing, 2 * growing)], STEPS, 400).decision is INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("end", "power", "decision"), [(0.0, 1.0, HOLDS), (0.1, 1.0, INCONCLUSIVE), (0.0, 0.0, INCONCLUSIVE)]
+)
+def test_an_annealed_run_is_judged_by_its_end(end, power, decision):
+    """b/a goes with the rate to `power`: steps whose noise dies out with the rate, or does not."""
+    rate = end + (1 - end) * 0.5 * (1 + np.cos(np.pi * STEPS / STEPS[-1]))
+    a, b = np.cumsum(rate), np.cumsum(rate ** (1 + power))
+    found = judge_annealed(STEPS, b, a, rate, judge_variance(STEPS, b, a, 400))
+    assert found.decision is decision
+    assert ("steps left" in found.reason) == (decision is HOLDS)
+
+
+def test_gradients_that_vanished_need_no_schedule():
+    rate = 0.5 * (1 + np.cos(np.pi * STEPS / STEPS[-1]))
+    a, b = np.cumsum(rate), np.cumsum(rate**2 * np.exp(-STEPS / 300))
+    found = judge_annealed(STEPS, b, a, np.maximum(rate, 0.1), judge_variance(STEPS, b, a, 400))
+    assert found.decision is HOLDS

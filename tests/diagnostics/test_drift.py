@@ -13,6 +13,7 @@ from stepscope.diagnostics.drift import (
     HarmDecision,
     K,
     Stretches,
+    _grams,
     cross_mean,
     fieller,
     jackknife,
@@ -101,6 +102,20 @@ def test_jackknife_matches_the_loop(k):
     naive_values, naive_covariance = naive_jackknife(matrices.tolist())
     assert values == pytest.approx(naive_values, rel=1e-12)
     assert covariance == pytest.approx(np.array(naive_covariance), rel=1e-12)
+
+
+@pytest.mark.parametrize("k", [8, 11])
+def test_the_jackknife_leaves_out_a_stretch_altogether(k):
+    """Its stepsizes too: what is left equals the products computed from the other stretches alone."""
+    means = np.random.default_rng(k).exponential(size=(k, 3, 4))
+    _, dg, gg = _grams(means)
+    _, covariance = jackknife(np.stack([dg, gg]), np.diagonal(dg))
+    left = []
+    for i in range(k):
+        _, other_dg, other_gg = _grams(np.delete(means, i, axis=0))
+        left.append((cross_mean(other_dg), cross_mean(other_gg)))
+    deviation = np.array(left) - np.mean(left, axis=0)
+    assert covariance == pytest.approx((k - 1) / k * deviation.T @ deviation, rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -245,10 +260,17 @@ def test_non_finite_coordinates_contribute_nothing(bad):
     assert np.isfinite(grams_of).all()
 
 
+def test_rounding_is_no_harm():
+    """Steps that cancel to the last bit, as in a limit cycle, have ρ = -1e-17 and no scatter at all."""
+    ones = np.ones((K, K))
+    assert judge_harm(ones, -1e-17 * ones, ones, 1, 64).decision is INCONCLUSIVE
+    assert judge_harm(ones, -1e-3 * ones, ones, 1, 64).decision is HARMFUL
+
+
 def test_nothing_measured_decides_nothing():
     zero = np.zeros((K, K))
     harm = judge_harm(zero, zero, zero, 1, 64)
-    assert (harm.decision, harm.interval, harm.steps_needed) == (INCONCLUSIVE, (-math.inf, math.inf), 64)
+    assert (harm.decision, harm.interval, harm.steps_needed) == (INCONCLUSIVE, (-math.inf, math.inf), None)
     assert judge_harm(zero + math.nan, zero, zero, 1, 64).decision is INCONCLUSIVE
     assert undecided("no reason").decision is INCONCLUSIVE
     assert cross_mean(np.ones((2, 3, 3))) == pytest.approx(np.ones(2))

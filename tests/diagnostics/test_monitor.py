@@ -331,7 +331,9 @@ def test_a_saved_state_continues_exactly(tmp_path):
     for t in range(51, 91):
         step(optimizer, seed=t)
     np.testing.assert_array_equal(whole.trace.values[-1], monitor.trace.values[-1])
-    assert whole.diagnose().harm == monitor.diagnose().harm
+    mine, theirs = whole.diagnose().harm, monitor.diagnose().harm
+    np.testing.assert_allclose(mine.z, theirs.z, rtol=1e-9)  # sums in another order
+    np.testing.assert_equal((mine.rho, mine.decision, mine.reason), (theirs.rho, theirs.decision, theirs.reason))
     (resumed,) = events(monitor, "resumed")
     assert resumed.step == 50
 

@@ -16,8 +16,10 @@ def bench():
     spec = importlib.util.spec_from_file_location("stepscope_benchmark_verdicts", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # its dataclasses look themselves up there
+    sys.path.insert(0, str(SCRIPT.parent))  # it imports its neighbours
     spec.loader.exec_module(module)
     yield module
+    sys.path.remove(str(SCRIPT.parent))
     del sys.modules[spec.name]
 
 
