@@ -174,7 +174,9 @@ def test_an_efficiency_near_zero_is_an_answer(worlds):
     g = 1.0 + 0.01 * rng.normal(size=(steps, 50))
     trace = worlds.World(g, np.full((steps, 50), 1e-3), np.full(steps, 1e-3)).trace()
     drift = trace.drift
-    tiny = replace(trace, drift=replace(drift, gram_dg=1e-3 * drift.gram_dg, gram_dd=1e-6 * drift.gram_dd))
+    own = np.eye(drift.gram_dg.shape[-1], dtype=bool)  # what the stepsizes alone make, which stays
+    tiny_dg = np.where(own, drift.gram_dg, 1e-3 * drift.gram_dg)
+    tiny = replace(trace, drift=replace(drift, gram_dg=tiny_dg, gram_dd=1e-6 * drift.gram_dd))
     found = limits(tiny)
     assert found.limit is Limit.BIAS
     assert "No descent is left: rho = 0.001 [0.001, 0.001], next to none" in found.now
