@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .compare import add_compare, compare
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FINE, ALARM, BAD_INPUT = 0, 1, 2
 WIDE = 130  # characters that a whole table of runs takes
+BREAKING = {"reached": 7, "ρ [95 %]": 8}
+"""The columns of a table of runs that may break in a narrow terminal, with what they keep."""
 COLOURS = {
     "certified": "green",
     "uncertified": "blue",
@@ -142,7 +144,7 @@ def _add_worlds(commands: argparse._SubParsersAction[_Parser]) -> None:
     phase.add_argument("-o", "--output", type=Path, default=picture, metavar="FILE", help=f"default: {picture}")
 
     suite = commands.add_parser("suite", help="turn the published counterexamples on a torch optimizer")
-    suite.add_argument("spec", metavar="SPEC", help="its dotted name: torch.optim.Adam")
+    suite.add_argument("spec", metavar="SPEC", help="a class: torch.optim.Adam, or your own as module:Class")
     _add_settings(suite, "its settings: betas=0.9,0.99")
     suite.add_argument("--steps", type=_whole, default=100_000, help="default: 100000")
     suite.add_argument("--seeds", type=_whole, help="runs of a problem that has chance in it; default: 16")
@@ -152,7 +154,6 @@ def _add_worlds(commands: argparse._SubParsersAction[_Parser]) -> None:
 
     claims = commands.add_parser("claims", help="check what papers and theory predict against what is observed")
     claims.add_argument("--paper", metavar="NAME", help="one paper, such as reddi2018; default: all")
-    claims.add_argument("--slow", action="store_true", help="also those that take longer than seconds")
     claims.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -166,7 +167,8 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(parser: argparse.ArgumentParser, about: str) -> None:
-    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help=about)
+    # With a default of its own it is not named among what is missing.
+    parser.add_argument("settings", nargs="*", default=[], metavar="NAME=VALUE", help=about)
 
 
 def _whole(text: str) -> int:
@@ -302,8 +304,12 @@ def runs_below(directory: Path) -> Iterator[Path]:
 
 
 def print_rows(rows: Sequence[Row]) -> None:
-    """Print a table of runs; colours where a terminal shows them, signs for words where it is narrow."""
+    """Print a table of runs; colours where a terminal shows them, signs for words where it is narrow.
+
+    What is long breaks in what was reached and in ρ; a name stays whole, for it is what one copies.
+    """
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
@@ -321,12 +327,17 @@ def print_rows(rows: Sequence[Row]) -> None:
         "ρ [95 %]",
         "verdict",
     ):
-        table.add_column(head, justify="right" if head == "steps" else "left", overflow="fold")
+        least = BREAKING.get(head)
+        side: Literal["left", "right"] = "right" if head == "steps" else "left"
+        table.add_column(head, justify=side, overflow="fold", no_wrap=least is None, min_width=least)
     for line in rows:
         decisions = [line.variance, line.bias] if wide else [MARKS[line.variance], MARKS[line.bias]]
         facts = [line.optimizer, str(line.steps)] if wide else []
         words = map(Text, [line.name, *facts, line.final, *decisions, line.rho])
         table.add_row(*words, Text(line.verdict, style=COLOURS.get(line.verdict, "")))
+    least = Measurement.get(console, console.options.update(width=WIDE), table).minimum
+    # A line that the terminal breaks is better than a name cut short; rich leaves out the padding at the edge.
+    console.width = max(console.width, least + 1)
     console.print(table)
 
 

@@ -146,20 +146,18 @@ def suite(
     return Found(_coloured(result), result.to_dict(), bool(result.exit_code))
 
 
-def claims(paper: str | None, slow: bool, **_: object) -> Found:
+def claims(paper: str | None, **_: object) -> Found:
     """Check what papers and theory predict."""
     from ..synthetic.claims import check, shown, table, written
     from ..synthetic.claims import claims as stated
 
-    every = stated(paper)
-    chosen = [claim for claim in every if slow or not claim.slow]
+    chosen = stated(paper)
     observed = []
     with _bar() as progress:
         for done, claim in enumerate(chosen, 1):
             observed.append(check(claim))
             progress(done, len(chosen))
     agree = sum(o.agrees for o in observed)
-    left = f"; {len(every) - len(chosen)} slow ones left out, --slow runs them" if len(every) > len(chosen) else ""
     data = [
         {
             "name": o.claim.name,
@@ -172,7 +170,7 @@ def claims(paper: str | None, slow: bool, **_: object) -> Found:
         }
         for o in observed
     ]
-    text = f"{table(observed)}\n{agree} of {len(observed)} claims hold{left}."
+    text = f"{table(observed)}\n{agree} of {len(observed)} claims hold."
     return Found(text, data, agree < len(observed))
 
 

@@ -1,9 +1,9 @@
 """Worlds where the answer is known: problems, the order in which they arrive, and what is played on them."""
 
 from .arrivals import Cyclic, Random, Shuffled
+from .games import ONLINE, THEOREM1, OnlineGame
 from .noise import Gaussian, HeavyTailed, TwoPoint
 from .problem import Problem
-from .reddi2018 import ONLINE, THEOREM1, OnlineGame
 
 __all__ = (
     "ONLINE",

@@ -122,74 +122,76 @@ def warned() -> float:
     return float(above.mean()) if len(above) else math.nan
 
 
-CLAIMS: tuple[Claim, ...] = (
-    Claim(
-        "Before the first spike v forgets at the rate of β2: slope of ln v over ln β2",
-        PAPER,
-        "paper",
-        1.0,
-        1e-4,
-        forgetting,
-        "v ∝ β2^t once g² ≪ v, after the paper; g²/v < 1e-8 during the silence, except for its last steps.",
-    ),
-    *(
+def stated() -> tuple[Claim, ...]:
+    """Return the claims of the paper."""
+    return (
         Claim(
-            f"Adam {betas} on x²/2 passes the threshold when v has fallen to its edge: steps late",
+            "Before the first spike v forgets at the rate of β2: slope of ln v over ln β2",
+            PAPER,
+            "paper",
+            1.0,
+            1e-4,
+            forgetting,
+            "v ∝ β2^t once g² ≪ v, after the paper; g²/v < 1e-8 during the silence, except for its last steps.",
+        ),
+        *(
+            Claim(
+                f"Adam {betas} on x²/2 passes the threshold when v has fallen to its edge: steps late",
+                PAPER,
+                "derived",
+                (0.0, 1.0),
+                0.0,
+                lambda betas=betas: lateness(betas),  # type: ignore[misc]
+                "v_s β2^(t−s)/(1−β2^t) = (ηh(1−β1)/(2+2β1))², derived here; the first whole step after that.",
+            )
+            for betas in ((0.9, 0.99), (0.9, 0.995), (0.5, 0.99))
+        ),
+        Claim(
+            "|x| is smallest where the threshold is passed: distance in units of 1/(1−β1)",
             PAPER,
             "derived",
-            (0.0, 1.0),
             0.0,
-            lambda betas=betas: lateness(betas),  # type: ignore[misc]
-            "v_s β2^(t−s)/(1−β2^t) = (ηh(1−β1)/(2+2β1))², derived here; the first whole step after that.",
-        )
-        for betas in ((0.9, 0.99), (0.9, 0.995), (0.5, 0.99))
-    ),
-    Claim(
-        "|x| is smallest where the threshold is passed: distance in units of 1/(1−β1)",
-        PAPER,
-        "derived",
-        0.0,
-        2.0,
-        turn,
-        "Below the threshold a frozen preconditioner contracts, above it expands; the momentum answers within some "
-        "1/(1−β1) steps, and the window is two of them wide.",
-    ),
-    Claim(
-        "Adam's loss on x²/2 rises by so many decades",
-        PAPER,
-        "derived",
-        (math.log10(0.5 * (ETA / 38.0) ** 2 / FLOOR), math.log10(0.5 / FLOOR)),
-        0.0,
-        lambda: spike(well(), "adam"),
-        "While g² < v, v falls and the curvature stays above the threshold: the growth ends no sooner than at "
-        "|x| ≥ √v = η/38, derived here; at most it is back at the start, and it began at the floor 1e-30.",
-    ),
-    Claim(
-        "Adam's loss on a regression of five points rises tenfold and more",
-        PAPER,
-        "paper",
-        "spikes",
-        0.0,
-        lambda: "spikes" if spike(regression(), "adam") > 1.0 else "no spike",
-        "The mechanism asks for a spike though η = 0.01 is 30 times under gradient descent's limit 2/λ_max, "
-        "λ_max = 6.7.",
-    ),
-    Claim(
-        "Gradient descent's loss at the same rate never rises: log10",
-        PAPER,
-        "derived",
-        0.0,
-        1e-12,
-        lambda: spike(regression(), "sgd"),
-        "λ_max = 6.7 and η = 0.01 < 2/λ_max, so each step lowers a quadratic.",
-    ),
-    Claim(
-        "Onsets of spikes on the regression that come with the threshold passed: share",
-        PAPER,
-        "paper",
-        1.0,
-        0.0,
-        warned,
-        "After the paper, the preconditioned curvature above the threshold predicts spikes.",
-    ),
-)
+            2.0,
+            turn,
+            "Below the threshold a frozen preconditioner contracts, above it expands; the momentum answers within some "
+            "1/(1−β1) steps, and the window is two of them wide.",
+        ),
+        Claim(
+            "Adam's loss on x²/2 rises by so many decades",
+            PAPER,
+            "derived",
+            (math.log10(0.5 * (ETA / 38.0) ** 2 / FLOOR), math.log10(0.5 / FLOOR)),
+            0.0,
+            lambda: spike(well(), "adam"),
+            "While g² < v, v falls and the curvature stays above the threshold: the growth ends no sooner than at "
+            "|x| ≥ √v = η/38, derived here; at most it is back at the start, and it began at the floor 1e-30.",
+        ),
+        Claim(
+            "Adam's loss on a regression of five points rises tenfold and more",
+            PAPER,
+            "paper",
+            "spikes",
+            0.0,
+            lambda: "spikes" if spike(regression(), "adam") > 1.0 else "no spike",
+            "The mechanism asks for a spike though η = 0.01 is 30 times under gradient descent's limit 2/λ_max, "
+            "λ_max = 6.7.",
+        ),
+        Claim(
+            "Gradient descent's loss at the same rate never rises: log10",
+            PAPER,
+            "derived",
+            0.0,
+            1e-12,
+            lambda: spike(regression(), "sgd"),
+            "λ_max = 6.7 and η = 0.01 < 2/λ_max, so each step lowers a quadratic.",
+        ),
+        Claim(
+            "Onsets of spikes on the regression that come with the threshold passed: share",
+            PAPER,
+            "paper",
+            1.0,
+            0.0,
+            warned,
+            "After the paper, the preconditioned curvature above the threshold predicts spikes.",
+        ),
+    )

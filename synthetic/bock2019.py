@@ -71,121 +71,123 @@ def alternation(betas: tuple[float, float]) -> float:
     return float(np.corrcoef(moves[:-1], moves[1:])[0, 1])
 
 
-CLAIMS: tuple[Claim, ...] = (
-    Claim(
-        "The 2-cycle of Adam (0, 0.9), α = 0.01, on x²/2",
-        PAPER,
-        "derived",
-        5e-3,
-        1e-12,
-        lambda: amplitude(1.0, (0.0, 0.9)),
-        "α(1−β1)/(2(1+β1)), derived here; the cycle is stable at β1 = 0, so only rounding is left after 2e5 steps.",
-    ),
-    Claim(
-        "Its amplitude at curvatures 1/100, 1 and 200: largest minus smallest",
-        PAPER,
-        "derived",
-        0.0,
-        1e-12,
-        spread,
-        "The closed form, derived here, holds no curvature; rounding.",
-    ),
-    Claim(
-        "The 2-cycle of Adam (0.9, 0.999) returns to α/38 after ten steps",
-        PAPER,
-        "derived",
-        ALPHA / 38,
-        1e-14,
-        lambda: float(abs(on_cycle((0.9, 0.999)).x[-1, 0])),
-        "α(1−β1)/(2(1+β1)); it exists for all β (after the paper) but is unstable here, so rounding grows: "
-        "1.4^10·1e-16.",
-    ),
-    Claim(
-        "eps inside the root above (hα/2)²: no cycle, |x|",
-        PAPER,
-        "derived",
-        0.0,
-        1e-12,
-        lambda: amplitude(2.0, (0.0, 0.9), eps=1.02 * ALPHA**2),
-        "The cycle needs hα(1−β1)/(2(1+β1)) > √eps, derived here; beyond it x tends to 0 geometrically.",
-    ),
-    Claim(
-        "eps inside the root below it: |x|",
-        PAPER,
-        "derived",
-        ALPHA / 2 * float(np.sqrt(0.02)),
-        1e-10,
-        lambda: amplitude(2.0, (0.0, 0.9), eps=0.98 * ALPHA**2),
-        "√((α/2)² − eps/h²), derived here; its approach is slow near the limit, hence 1e-10.",
-    ),
-    Claim(
-        "On the 2-cycle, (0, 0.9)",
-        PAPER,
-        "derived",
-        "b/a flat, c/a → 0",
-        0.0,
-        lambda: conditions((0.0, 0.9)),
-        "There e and |g| are constant: b/a = e g² stays, c stops growing.",
-    ),
-    Claim(
-        "On the 2-cycle, (0, 0.9), the verdict",
-        PAPER,
-        "derived",
-        "neighbourhood",
-        0.0,
-        lambda: verdict(simulate(quadratic(), "adam", 200_000, ALPHA, (0.0, 0.9), eps=0.0)),
-        "b/a stays, so only a neighbourhood of the minimum is reached.",
-    ),
-    Claim(
-        "On the 2-cycle, (0, 0.9), each increment undoes the one before: their correlation",
-        PAPER,
-        "derived",
-        -1.0,
-        1e-9,
-        lambda: alternation((0.0, 0.9)),
-        "x, −x, x, … by definition; rounding.",
-    ),
-    *(
+def stated() -> tuple[Claim, ...]:
+    """Return the claims of the paper."""
+    return (
         Claim(
-            f"Adam {betas} on x²/2",
+            "The 2-cycle of Adam (0, 0.9), α = 0.01, on x²/2",
+            PAPER,
+            "derived",
+            5e-3,
+            1e-12,
+            lambda: amplitude(1.0, (0.0, 0.9)),
+            "α(1−β1)/(2(1+β1)), derived here; the cycle is stable at β1 = 0, so only rounding is left after 2e5 steps.",
+        ),
+        Claim(
+            "Its amplitude at curvatures 1/100, 1 and 200: largest minus smallest",
+            PAPER,
+            "derived",
+            0.0,
+            1e-12,
+            spread,
+            "The closed form, derived here, holds no curvature; rounding.",
+        ),
+        Claim(
+            "The 2-cycle of Adam (0.9, 0.999) returns to α/38 after ten steps",
+            PAPER,
+            "derived",
+            ALPHA / 38,
+            1e-14,
+            lambda: float(abs(on_cycle((0.9, 0.999)).x[-1, 0])),
+            "α(1−β1)/(2(1+β1)); it exists for all β (after the paper) but is unstable here, so rounding grows: "
+            "1.4^10·1e-16.",
+        ),
+        Claim(
+            "eps inside the root above (hα/2)²: no cycle, |x|",
+            PAPER,
+            "derived",
+            0.0,
+            1e-12,
+            lambda: amplitude(2.0, (0.0, 0.9), eps=1.02 * ALPHA**2),
+            "The cycle needs hα(1−β1)/(2(1+β1)) > √eps, derived here; beyond it x tends to 0 geometrically.",
+        ),
+        Claim(
+            "eps inside the root below it: |x|",
+            PAPER,
+            "derived",
+            ALPHA / 2 * float(np.sqrt(0.02)),
+            1e-10,
+            lambda: amplitude(2.0, (0.0, 0.9), eps=0.98 * ALPHA**2),
+            "√((α/2)² − eps/h²), derived here; its approach is slow near the limit, hence 1e-10.",
+        ),
+        Claim(
+            "On the 2-cycle, (0, 0.9)",
+            PAPER,
+            "derived",
+            "b/a flat, c/a → 0",
+            0.0,
+            lambda: conditions((0.0, 0.9)),
+            "There e and |g| are constant: b/a = e g² stays, c stops growing.",
+        ),
+        Claim(
+            "On the 2-cycle, (0, 0.9), the verdict",
+            PAPER,
+            "derived",
+            "neighbourhood",
+            0.0,
+            lambda: verdict(simulate(quadratic(), "adam", 200_000, ALPHA, (0.0, 0.9), eps=0.0)),
+            "b/a stays, so only a neighbourhood of the minimum is reached.",
+        ),
+        Claim(
+            "On the 2-cycle, (0, 0.9), each increment undoes the one before: their correlation",
+            PAPER,
+            "derived",
+            -1.0,
+            1e-9,
+            lambda: alternation((0.0, 0.9)),
+            "x, −x, x, … by definition; rounding.",
+        ),
+        *(
+            Claim(
+                f"Adam {betas} on x²/2",
+                PAPER,
+                "simulated",
+                "bursts",
+                0.0,
+                lambda betas=betas: bursting(betas),  # type: ignore[misc]
+                "The 2-cycle is unstable there (its multiplier, derived in cycles.py, exceeds 1); simulated: |x| "
+                "ranges over "
+                "more than three decades, from 1e-9 and less up to some 1e-3.",
+            )
+            for betas in ((0.5, 0.9), (0.9, 0.9), (0.9, 0.99), (0.9, 0.999))
+        ),
+        Claim(
+            "The bursting orbit at (0.9, 0.99)",
             PAPER,
             "simulated",
-            "bursts",
+            "b/a flat, c/a flat",
             0.0,
-            lambda betas=betas: bursting(betas),  # type: ignore[misc]
-            "The 2-cycle is unstable there (its multiplier, derived in cycles.py, exceeds 1); simulated: |x| "
-            "ranges over "
-            "more than three decades, from 1e-9 and less up to some 1e-3.",
-        )
-        for betas in ((0.5, 0.9), (0.9, 0.9), (0.9, 0.99), (0.9, 0.999))
-    ),
-    Claim(
-        "The bursting orbit at (0.9, 0.99)",
-        PAPER,
-        "simulated",
-        "b/a flat, c/a flat",
-        0.0,
-        lambda: conditions((0.9, 0.99)),
-        "v falls between bursts and jumps at each, for ever, so neither ratio falls; simulated.",
-    ),
-    Claim(
-        "With α_t = α/√t the cycle shrinks: |x| at T = 2e5",
-        PAPER,
-        "derived",
-        ALPHA / 2 / float(np.sqrt(2e5)),
-        3e-10,
-        lambda: amplitude(1.0, (0.0, 0.9), lr="0.01/sqrt(t)"),
-        "α_t/2 of the last step, derived here; α_t moves by 1/(2t) = 2.5e-6 of itself a step, of which v "
-        "recalls some ten.",
-    ),
-    Claim(
-        "With α_t = α/√t: b/a falls like t to the power",
-        PAPER,
-        "derived",
-        -1.0,
-        1e-3,
-        lambda: flatness(simulate(quadratic(), "adam", 200_000, "0.01/sqrt(t)", (0.0, 0.9), eps=0.0), "b"),
-        "On the slowly shrinking cycle √v = α_t/2, so e = 2 and (e g)² = α_t² = α²/t: blocks of b over a go like 1/t. "
-        "v recalls some ten steps, 10/4096 of the first octave's logarithm over ln 16.",
-    ),
-)
+            lambda: conditions((0.9, 0.99)),
+            "v falls between bursts and jumps at each, for ever, so neither ratio falls; simulated.",
+        ),
+        Claim(
+            "With α_t = α/√t the cycle shrinks: |x| at T = 2e5",
+            PAPER,
+            "derived",
+            ALPHA / 2 / float(np.sqrt(2e5)),
+            3e-10,
+            lambda: amplitude(1.0, (0.0, 0.9), lr="0.01/sqrt(t)"),
+            "α_t/2 of the last step, derived here; α_t moves by 1/(2t) = 2.5e-6 of itself a step, of which v "
+            "recalls some ten.",
+        ),
+        Claim(
+            "With α_t = α/√t: b/a falls like t to the power",
+            PAPER,
+            "derived",
+            -1.0,
+            1e-3,
+            lambda: flatness(simulate(quadratic(), "adam", 200_000, "0.01/sqrt(t)", (0.0, 0.9), eps=0.0), "b"),
+            "On the slowly shrinking cycle √v = α_t/2, so e = 2 and (e g)² = α_t² = α²/t: blocks of b over a go like "
+            "1/t. v recalls some ten steps, 10/4096 of the first octave's logarithm over ln 16.",
+        ),
+    )

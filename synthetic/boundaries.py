@@ -36,6 +36,10 @@ def boundaries(problem: Problem, method: str, beta1: Array, eps: float = 0.0) ->
     of a period, or its mean for components drawn at random, changes sign: exact in the limit of small α, see
     `periodic.py` and `stationary.py`. Several changes are several lines, the largest β2 first.
 
+    `eps` is beside the root of v, and is taken into account for `Cyclic` problems alone: for components drawn at
+    random, and for `adam_inside`, whose eps stands inside, the lines are those of eps = 0, which an eps that is small
+    beside the gradients hardly moves.
+
     Returns nothing for a method that is no Adam.
     """
     if method not in ADAM:

@@ -66,8 +66,6 @@ class Case:
     """What theory says, and why the tolerance is what it is."""
     probe: float | None = None
     """Where the drift is judged; None: at the start."""
-    steps: int | None = None
-    """At most so many steps; None: as many as are asked for."""
 
     @cached_property
     def problem(self) -> Problem:

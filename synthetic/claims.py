@@ -1,8 +1,9 @@
 """Claims: what a paper or a derivation predicts of a problem, what is observed here, and whether the two agree.
 
-Each paper has a module named after its first author and year, with functions that build its problems and a tuple
-`CLAIMS`; what is too long for one file goes on in modules such as `reddi2018_runs`. A claim runs its own experiment;
-`table` prints a row for each.
+Each paper has a module named after its first author and year, with functions that build its problems and a function
+`stated` that returns its claims: predictions take time to compute, which whoever wants a problem alone does not pay.
+What is too long for one file goes on in modules such as `reddi2018_runs`. A claim runs its own experiment; `table`
+prints a row for each.
 
 A prediction has one of two tolerances, and neither may be chosen after a look at the outcome. `tolerance` is what the
 derivation leaves open: printed digits, a step at the end, a known remainder. What the draws leave open is measured by
@@ -65,8 +66,6 @@ class Claim:
     observe: Callable[[], Value]
     why: str
     """Where prediction and tolerance come from."""
-    slow: bool = False
-    """Whether `observe` takes longer than some ten seconds."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.predicted, int | float) and self.tolerance != 0:
@@ -77,7 +76,8 @@ class Claim:
     def holds(self, observed: Value) -> bool:
         """Return whether an observation agrees; a number never agrees with a word, nor NaN with anything.
 
-        An `Estimate` may lie outside by `REACH` standard errors; one that is not finite agrees with nothing.
+        An `Estimate` may lie outside by `REACH` standard errors. One that is not finite agrees with nothing, nor does
+        one whose errors reach from the predicted number to zero: it tests nothing.
         """
         if isinstance(self.predicted, str) or isinstance(observed, str):
             return self.predicted == observed
@@ -88,6 +88,8 @@ class Claim:
         )
         if isinstance(observed, Estimate):
             reach = REACH * observed.error
+            if isinstance(self.predicted, int | float) and self.predicted and not reach < abs(self.predicted):
+                return False
             return math.isfinite(reach) and low - reach <= observed.value <= high + reach
         return low <= observed <= high
 
@@ -146,14 +148,14 @@ def claims(paper: str | None = None) -> tuple[Claim, ...]:
         raise ValueError(f"`paper` must be one of {', '.join(known)}, got {paper!r}.")
     chosen = known.values() if paper is None else (known[paper],)
     parts = (import_module(f".{name}", __package__) for names in chosen for name in names)
-    return tuple(claim for part in parts for claim in getattr(part, "CLAIMS", ()))
+    return tuple(claim for part in parts for claim in part.stated())
 
 
 def table(observations: Iterable[Observation]) -> str:
-    """Return a line for each observation: agreement, predicted, observed, seconds, name."""
-    rows = [("", "predicted", "observed", "seconds", "claim")]
+    """Return a line for each observation, below their headings: agreement, predicted, observed, seconds, name."""
+    rows = [("holds", "predicted", "observed", "seconds", "claim")]
     rows += [
-        ("ok" if o.agrees else "NO", shown(o.claim), written(o.observed), f"{o.seconds:.2f}", o.claim.name)
+        ("yes" if o.agrees else "NO", shown(o.claim), written(o.observed), f"{o.seconds:.2f}", o.claim.name)
         for o in observations
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]

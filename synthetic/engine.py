@@ -29,6 +29,7 @@ from .compiled import around
 from .methods import METHODS, Method, parameters
 from .methods import method as method_of
 from .problem import Problem, start_in
+from .trials import compiling, try_out
 
 Array = NDArray[np.float64]
 
@@ -90,8 +91,10 @@ def simulate(
     rate, record_at = schedule(lr, steps), recorded(steps, records)
     play = Play(problem, rule, p, rate, record_at, steps, x0)
     play.compiled()  # once, before threads want it
+    try_out(rule, p, problem.dim)
     workers = jobs or min(len(chosen), joblib.cpu_count())
-    runs = joblib.Parallel(n_jobs=workers, prefer="threads")(joblib.delayed(play.run)(seed) for seed in chosen)
+    with compiling(rule):
+        runs = joblib.Parallel(n_jobs=workers, prefer="threads")(joblib.delayed(play.run)(seed) for seed in chosen)
     return trace_of(play, chosen, runs)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import joblib
 import numpy as np
+from joblib.parallel import BACKENDS
 from numpy.typing import NDArray
 
 from . import ledger
@@ -158,4 +159,8 @@ def _backend(name: str | None) -> Any:
         return nullcontext()
     if name == "ray":
         importlib.import_module("ray.util.joblib").register_ray()  # ray is untyped, and only here when asked for
-    return joblib.parallel_config(backend=name)
+    try:
+        return joblib.parallel_config(backend=name)
+    except ValueError as fault:
+        known = ", ".join(sorted({*BACKENDS, "dask", "ray"}))
+        raise ValueError(f"`backend` must be one of {known}, got {name!r}.") from fault

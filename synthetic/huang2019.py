@@ -61,77 +61,81 @@ def apart(gamma: float) -> float:
 SWING = 0.5 * 1010 / float(np.sqrt(1e6 * (1010**2 + 100 * 10**2) / 101))
 """How far NosAdam moves in a period of the online game at T = 1e6, v being the mean of g²."""
 
-CLAIMS: tuple[Claim, ...] = (
-    *(
+
+def stated() -> tuple[Claim, ...]:
+    """Return the claims of the paper."""
+    return (
+        *(
+            Claim(
+                f"NosAdam, γ = {gamma}: steps with Γ_t < 0",
+                PAPER,
+                "derived",
+                0.0,
+                0.0,
+                lambda gamma=gamma: rises("nosadam", gamma=gamma),  # type: ignore[misc]
+                "t v_t = (t/B_t) Σ b_k g_k² is a product of two factors that do not fall, so 1/e_t does not; derived "
+                "here.",
+            )
+            for gamma in (0.1, 0.5, 1.0)
+        ),
         Claim(
-            f"NosAdam, γ = {gamma}: steps with Γ_t < 0",
+            "Adam (0.9, 0.999) on the same noise: share of steps with Γ_t < 0",
+            PAPER,
+            "derived",
+            expected_share(),
+            1e-3 / 8,
+            adam_share,
+            "e rises where g² < v, less what α_t and the bias corrections take (`expected_share`); v/E g² has the "
+            "variance 1−β2, and P(g² < q) the second derivative −0.24 at q = 1: an eighth of 1−β2.",
+        ),
+        Claim(
+            "NosAdam with γ = 0 is AdaFom, the mean of AdaGrad: largest distance of the iterates",
             PAPER,
             "derived",
             0.0,
-            0.0,
-            lambda gamma=gamma: rises("nosadam", gamma=gamma),  # type: ignore[misc]
-            "t v_t = (t/B_t) Σ b_k g_k² is a product of two factors that do not fall, so 1/e_t does not; derived here.",
-        )
-        for gamma in (0.1, 0.5, 1.0)
-    ),
-    Claim(
-        "Adam (0.9, 0.999) on the same noise: share of steps with Γ_t < 0",
-        PAPER,
-        "derived",
-        expected_share(),
-        1e-3 / 8,
-        adam_share,
-        "e rises where g² < v, less what α_t and the bias corrections take (`expected_share`); v/E g² has the variance "
-        "1−β2, and P(g² < q) the second derivative −0.24 at q = 1: an eighth of 1−β2.",
-    ),
-    Claim(
-        "NosAdam with γ = 0 is AdaFom, the mean of AdaGrad: largest distance of the iterates",
-        PAPER,
-        "derived",
-        0.0,
-        1e-10,
-        lambda: apart(0.0),
-        "b_k = 1 makes v_t = Σ g²/t; both keep sums, so that only rounding is left.",
-    ),
-    *(
+            1e-10,
+            lambda: apart(0.0),
+            "b_k = 1 makes v_t = Σ g²/t; both keep sums, so that only rounding is left.",
+        ),
+        *(
+            Claim(
+                f"b_k = k^{power:+g}: B_t/t does not rise",
+                PAPER,
+                "derived",
+                word,
+                0.0,
+                lambda power=power: str(nosadam_condition(np.arange(1.0, 1e4) ** power)),  # type: ignore[misc]
+                "For b_k = k^−γ the mean of the b_k falls or stays exactly when γ ≥ 0.",
+            )
+            for power, word in ((-1.0, "True"), (-0.1, "True"), (0.1, "False"))
+        ),
         Claim(
-            f"b_k = k^{power:+g}: B_t/t does not rise",
+            "1 − β2,t goes like (1−γ)/t: t(1−β2,t) at γ = 0.1, t = 1e6",
             PAPER,
             "derived",
-            word,
+            0.9,
+            1e-4,
+            lambda: float(1e6 * (1.0 - nosadam_beta2(1_000_000, 0.1)[-1])),
+            "B_t = t^0.9/0.9 + ζ(0.1) + …, so the relative correction is of order t^−0.9.",
+        ),
+        Claim(
+            "NosAdam, γ = 0.1, on Reddi's online game, T = 1e6",
+            PAPER,
+            "paper",
+            (-1.0, -1.0 + SWING),
             0.0,
-            lambda power=power: str(nosadam_condition(np.arange(1.0, 1e4) ** power)),  # type: ignore[misc]
-            "For b_k = k^−γ the mean of the b_k falls or stays exactly when γ ≥ 0.",
-        )
-        for power, word in ((-1.0, "True"), (-0.1, "True"), (0.1, "False"))
-    ),
-    Claim(
-        "1 − β2,t goes like (1−γ)/t: t(1−β2,t) at γ = 0.1, t = 1e6",
-        PAPER,
-        "derived",
-        0.9,
-        1e-4,
-        lambda: float(1e6 * (1.0 - nosadam_beta2(1_000_000, 0.1)[-1])),
-        "B_t = t^0.9/0.9 + ζ(0.1) + …, so the relative correction is of order t^−0.9.",
-    ),
-    Claim(
-        "NosAdam, γ = 0.1, on Reddi's online game, T = 1e6",
-        PAPER,
-        "paper",
-        (-1.0, -1.0 + SWING),
-        0.0,
-        lambda: final(simulate(online(), "nosadam", 1_000_000, LR)),
-        "After the paper it converges, and the minimum is at −1; in a period x moves by 0.5·1010/√(v T), v the mean of "
-        "g², 10200.",
-    ),
-    Claim(
-        "Its bias condition: c/a falls like t to the power",
-        PAPER,
-        "derived",
-        -1.0,
-        0.005,
-        lambda: mean(slopes(simulate(noisy(), "nosadam", 100_000, LR, seeds=SEEDS), "c")),
-        "e = α/√(t v) falls and v settles, so an octave adds t^−1/2 to c and t^1/2 to a. x² has the mean e/2, which "
-        "makes v 1 + 0.25/√t: 0.0055·1.5/ln 16 at the first octave, t = 2048.",
-    ),
-)
+            lambda: final(simulate(online(), "nosadam", 1_000_000, LR)),
+            "After the paper it converges, and the minimum is at −1; in a period x moves by 0.5·1010/√(v T), v the "
+            "mean of g², 10200.",
+        ),
+        Claim(
+            "Its bias condition: c/a falls like t to the power",
+            PAPER,
+            "derived",
+            -1.0,
+            0.005,
+            lambda: mean(slopes(simulate(noisy(), "nosadam", 100_000, LR, seeds=SEEDS), "c")),
+            "e = α/√(t v) falls and v settles, so an octave adds t^−1/2 to c and t^1/2 to a. x² has the mean e/2, "
+            "which makes v 1 + 0.25/√t: 0.0055·1.5/ln 16 at the first octave, t = 2048.",
+        ),
+    )

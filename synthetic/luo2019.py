@@ -124,61 +124,62 @@ SHUT = "Once the bounds have shut it is SGD, and 2 − 1 > 0; in a period it is 
 MAX = "v̂ keeps the largest v, one stepsize for both; it is at −2 after the 2, and no step follows."
 TURN = "The root of Σ g e/α over a period with clipped e, derived here; within two periods, 100 γ."
 
-ROWS: tuple[Row, ...] = (
-    *(
-        (
-            f"the proof's smallest C at β2 = {b2}",
-            "paper",
-            math.ceil(math.log(5 * (4 - b2) / (1 - b2)) / -math.log(b2)) + 2,
-            0,
-            partial(smallest, proven, b2),
-            SUFFICIENT,
-        )
-        for b2 in (0.9, 0.99, 0.999)
-    ),
-    *(
-        (
-            f"the smallest C that goes wrong at β2 = {b2}",
-            "derived",
-            math.ceil(math.log(16) / -math.log(b2)) + 2,
-            0,
-            partial(smallest, wrong, b2),
-            SHARP,
-        )
-        for b2 in (0.6, 0.9)
-    ),
-    *(
-        (
-            f"C = {C}: critical β2",
-            "derived",
-            threshold(C),
-            1e-12,
-            partial(root, C),
-            ROOT,
-        )
-        for C in (5, 50, 500)
-    ),
-    *(
-        (f"Adam, α = {alpha}: end", "paper", predicted_end(alpha), 1e-9, of(final, "adam_plain", alpha), WALL)
-        for alpha in (0.5, 5.0, 50.0)
-    ),
-    *(
-        (
-            f"Adam, β2 = {b2} of a critical {threshold(50):.4f}: end",
-            "derived",
-            predicted_end(5.0, b2),
-            1e-9,
-            of(final, "adam_plain", 5.0, b2),
-            WALL,
-        )
-        for b2 in (0.94, 0.95)
-    ),
-    ("AdaBound: end", "paper", -2, 1e-12, of(final, "adabound", 5.0, final_lr=1.0, gamma=1e-3, eps=0.0), SHUT),
-    ("AdaBound turns at γt", "derived", turning(0.1 / ALPHA), 100 * GAMMA, held, TURN),
-    ("AMSGrad: end", "derived", -2, 1e-12, of(final, "amsgrad", 5.0), MAX),
-    ("verdict on Adam", "derived", "biased", 0, of(verdict, "adam_plain", 5.0), "c/a stays, and x climbs."),
-    ("verdict on AMSGrad", "derived", "certified", 0, of(verdict, "amsgrad", 5.0), "Its e never rises."),
-)
 
-CLAIMS: tuple[Claim, ...] = rows(PAPER, "−x, 2x, silence: ", ROWS)
-"""Where Adam and AdaBound go on the problem that AdaBound was made for."""
+def stated() -> tuple[Claim, ...]:
+    """Return the claims: where Adam and AdaBound go on the problem that AdaBound was made for."""
+    table: tuple[Row, ...] = (
+        *(
+            (
+                f"the proof's smallest C at β2 = {b2}",
+                "paper",
+                math.ceil(math.log(5 * (4 - b2) / (1 - b2)) / -math.log(b2)) + 2,
+                0,
+                partial(smallest, proven, b2),
+                SUFFICIENT,
+            )
+            for b2 in (0.9, 0.99, 0.999)
+        ),
+        *(
+            (
+                f"the smallest C that goes wrong at β2 = {b2}",
+                "derived",
+                math.ceil(math.log(16) / -math.log(b2)) + 2,
+                0,
+                partial(smallest, wrong, b2),
+                SHARP,
+            )
+            for b2 in (0.6, 0.9)
+        ),
+        *(
+            (
+                f"C = {C}: critical β2",
+                "derived",
+                threshold(C),
+                1e-12,
+                partial(root, C),
+                ROOT,
+            )
+            for C in (5, 50, 500)
+        ),
+        *(
+            (f"Adam, α = {alpha}: end", "paper", predicted_end(alpha), 1e-9, of(final, "adam_plain", alpha), WALL)
+            for alpha in (0.5, 5.0, 50.0)
+        ),
+        *(
+            (
+                f"Adam, β2 = {b2} of a critical {threshold(50):.4f}: end",
+                "derived",
+                predicted_end(5.0, b2),
+                1e-9,
+                of(final, "adam_plain", 5.0, b2),
+                WALL,
+            )
+            for b2 in (0.94, 0.95)
+        ),
+        ("AdaBound: end", "paper", -2, 1e-12, of(final, "adabound", 5.0, final_lr=1.0, gamma=1e-3, eps=0.0), SHUT),
+        ("AdaBound turns at γt", "derived", turning(0.1 / ALPHA), 100 * GAMMA, held, TURN),
+        ("AMSGrad: end", "derived", -2, 1e-12, of(final, "amsgrad", 5.0), MAX),
+        ("verdict on Adam", "derived", "biased", 0, of(verdict, "adam_plain", 5.0), "c/a stays, and x climbs."),
+        ("verdict on AMSGrad", "derived", "certified", 0, of(verdict, "amsgrad", 5.0), "Its e never rises."),
+    )
+    return rows(PAPER, "−x, 2x, silence: ", table)

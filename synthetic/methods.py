@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numba
 import numpy as np
@@ -23,6 +23,7 @@ from . import rules_adam, rules_shifted, rules_sums
 
 Array = NDArray[np.float64]
 Rule = Callable[[int, float, Array, Array, Array, Array, Array], None]
+Direction = Literal["m", "g", "other"]
 
 SIGNATURE = "void(int64, float64, float64[::1], float64[:, ::1], float64[::1], float64[::1], float64[::1])"
 """What every rule is compiled for: t, alpha, g (dim,), s (rows, dim), p, e (dim,), dx (dim,)."""
@@ -45,10 +46,17 @@ class Method:
     """Whether e can rise from a step to the next while α does not; from a coordinate's first gradient on."""
     rises_at_root: bool = True
     """Whether it can do so even with α_t = α/√t."""
-    direction: Literal["m", "g", "other"] = "m"
+    direction: Direction = "m"
     """What e multiplies: dx = -e·m with m = s[0] after the step, dx = -e·g, or what `formula` says."""
     weights: Callable[[Mapping[str, float]], float] | None = None
     """What the momentum's weights of all gradients add up to, where it is no average."""
+
+    def __post_init__(self) -> None:
+        known = get_args(Direction)
+        if self.direction not in known:
+            raise ValueError(f"`direction` must be one of {', '.join(map(repr, known))}, got {self.direction!r}.")
+        if not callable(self.rule):
+            raise ValueError(f"`rule` must be a function of (t, alpha, g, s, p, e, dx), got {self.rule!r}.")
 
     @cached_property
     def update(self) -> Rule:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .cases import PROBLEMS
 from .problem import Problem
-from .spec import module_named
+from .spec import module_named, parted
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,15 @@ NAMED: Mapping[str, Named] = {
 def named(name: str) -> Named:
     """Return the problem of a name; `module:attribute` is a Problem, or a function without arguments that makes one.
 
-    Modules are looked for in the working directory as well.
+    A dot in place of the colon does as well. Modules are looked for in the working directory too.
 
     Raises:
         ValueError: for an unknown name, or a module or attribute that is not there or is no Problem.
     """
     if name in NAMED:
         return NAMED[name]
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
+    module, attribute = parted(name)
+    if not (module and attribute):
         close = difflib.get_close_matches(name, NAMED, n=2) or list(NAMED)
         raise ValueError(
             f"the problem must be a known name or module:attribute, got {name!r}; choose from {', '.join(close)}."

@@ -149,5 +149,7 @@ ROWS: tuple[Row, ...] = (
     ("verdict on the stochastic game", "paper", "certified", 0, of(verdict, "stochastic"), CERTIFIED),
 )
 
-CLAIMS: tuple[Claim, ...] = rows(PAPER, "AdamNC: ", ROWS)
-"""What AdamNC's growing β2 does, and what it costs."""
+
+def stated() -> tuple[Claim, ...]:
+    """Return the claims: what AdamNC's growing β2 does, and what it costs."""
+    return rows(PAPER, "AdamNC: ", ROWS)

@@ -92,17 +92,22 @@ def run(gamma: float, steps: int, box: bool = True) -> Trace:
 
 RATIO = 0.1 / 0.5
 """κ of final_lr = 0.1 and α_1 = 0.5."""
-TURN = turning(drawn_drift, RATIO)
 CYCLED_TURN = turning(cycled_drift, RATIO)
 GAMMA = 1e-5
-BEFORE, AFTER = (TURN / 4, TURN / 2), (2 * TURN, 4 * TURN)
-"""Stretches of γt on whose mean step AdaBound is tried."""
+BEFORE, AFTER = (1 / 4, 1 / 2), (2, 4)
+"""Stretches of γt, in units of `turn()`, on whose mean step AdaBound is tried."""
+
+
+@cache
+def turn() -> float:
+    """Return u* of the problem as it is drawn."""
+    return turning(drawn_drift, RATIO)
 
 
 def mean_step(begin: float, end: float) -> Estimate:
-    """Return the mean of g e over Σ α while γt goes from `begin` to `end`, on the whole line; x falls if positive."""
-    trace = run(GAMMA, round(AFTER[1] / GAMMA), box=False)
-    first, last = np.searchsorted(trace.steps, [begin / GAMMA, end / GAMMA])
+    """Return the mean of g e over Σ α for γt/u* from `begin` to `end`, on the whole line; x falls if positive."""
+    trace = run(GAMMA, round(AFTER[1] * turn() / GAMMA), box=False)
+    first, last = np.searchsorted(trace.steps, [begin * turn() / GAMMA, end * turn() / GAMMA])
     last = min(int(last), len(trace.steps) - 1)
     assert trace.path is not None
     spent = float(np.sum(0.5 / np.sqrt(np.arange(trace.steps[first] + 1.0, trace.steps[last] + 1))))
@@ -112,7 +117,7 @@ def mean_step(begin: float, end: float) -> Estimate:
 def expected_step(begin: float, end: float) -> float:
     """Return ∫ E[g e]/α dα-weighted over the stretch: the mean over √u, as Σ α ~ √t."""
     roots, weights = np.polynomial.legendre.leggauss(60)
-    low, high = math.sqrt(begin), math.sqrt(end)
+    low, high = math.sqrt(begin * turn()), math.sqrt(end * turn())
     at = low + (high - low) * (roots + 1) / 2
     return float(weights @ [drawn_drift(float(r) ** 2, RATIO) for r in at]) / 2
 
@@ -134,54 +139,55 @@ LATE = "Long after the turn AdaBound is SGD, and E[g e] = κδα is down."
 HELD = "The root of Σ g e over a period, derived here; α and the bounds move by 9γ in three periods."
 CLOSED = "(1−p)/δ, derived here for β2 → 0 and κ = 1; β2 = 1e-9 moves v by as much."
 
-ROWS: tuple[Row, ...] = (
-    ("mean step well before the turn", "derived", expected_step(*BEFORE), 0, partial(mean_step, *BEFORE), STEP),
-    ("mean step long after it", "derived", expected_step(*AFTER), 0, partial(mean_step, *AFTER), STEP),
-    *(
-        (
-            f"γ = {gamma:g}: all seeds at t = u*/(2γ) = {round(TURN / 2 / gamma)}",
-            "derived",
-            "right",
-            0,
-            lambda gamma=gamma: side(run(gamma, round(TURN / 2 / gamma))),
-            WORST,
-        )
-        for gamma in (1e-3, 1e-4, 1e-5)
-    ),
-    *(
-        (
-            f"γ = {gamma:g}: all seeds at t = 100/γ",
-            "derived",
-            "left",
-            0,
-            lambda gamma=gamma: side(run(gamma, round(100 / gamma))),
-            LATE,
-        )
-        for gamma in (1e-3, 1e-4)
-    ),
-    *(
-        (
-            f"κ = 1, β2 → 0, δ = {delta:g}: u*",
-            "derived",
-            (1 - law(delta)[0][0]) / delta,
-            1e-6 / delta,
-            partial(turning, drawn_drift, 1.0, delta, 1e-9),
-            CLOSED,
-        )
-        for delta in (0.5, 0.05, 0.005)
-    ),
-    *(
-        (
-            f"period of three, γ = {gamma:g}: leaves the worst point at γt",
-            "derived",
-            CYCLED_TURN,
-            9 * gamma,
-            partial(held, gamma),
-            HELD,
-        )
-        for gamma in (1e-3, 1e-4)
-    ),
-)
 
-CLAIMS: tuple[Claim, ...] = rows(PAPER, "AdaBound, 3x or −x: ", ROWS)
-"""How long AdaBound stays at the worst point."""
+def stated() -> tuple[Claim, ...]:
+    """Return the claims: how long AdaBound stays at the worst point."""
+    table: tuple[Row, ...] = (
+        ("mean step well before the turn", "derived", expected_step(*BEFORE), 0, partial(mean_step, *BEFORE), STEP),
+        ("mean step long after it", "derived", expected_step(*AFTER), 0, partial(mean_step, *AFTER), STEP),
+        *(
+            (
+                f"γ = {gamma:g}: all seeds at t = u*/(2γ) = {round(turn() / 2 / gamma)}",
+                "derived",
+                "right",
+                0,
+                lambda gamma=gamma: side(run(gamma, round(turn() / 2 / gamma))),
+                WORST,
+            )
+            for gamma in (1e-3, 1e-4, 1e-5)
+        ),
+        *(
+            (
+                f"γ = {gamma:g}: all seeds at t = 100/γ",
+                "derived",
+                "left",
+                0,
+                lambda gamma=gamma: side(run(gamma, round(100 / gamma))),
+                LATE,
+            )
+            for gamma in (1e-3, 1e-4)
+        ),
+        *(
+            (
+                f"κ = 1, β2 → 0, δ = {delta:g}: u*",
+                "derived",
+                (1 - law(delta)[0][0]) / delta,
+                1e-6 / delta,
+                partial(turning, drawn_drift, 1.0, delta, 1e-9),
+                CLOSED,
+            )
+            for delta in (0.5, 0.05, 0.005)
+        ),
+        *(
+            (
+                f"period of three, γ = {gamma:g}: leaves the worst point at γt",
+                "derived",
+                CYCLED_TURN,
+                9 * gamma,
+                partial(held, gamma),
+                HELD,
+            )
+            for gamma in (1e-3, 1e-4)
+        ),
+    )
+    return rows(PAPER, "AdaBound, 3x or −x: ", table)

@@ -75,20 +75,28 @@ UNBIASED = (
     "A stepsize that does not know its gradient, or a constant one as AMSGrad's, leaves E[e g] = E e·E g, linear in w."
 )
 
-ROWS: tuple[Row, ...] = (
-    ("the minimizer", "derived", MINIMIZER, 1e-12, minimizer, "p C w = 1 − p."),
-    *(
-        (f"Adam (0, {beta2}) ends", "paper", "right", 0, lambda b=beta2: side(run("adam", b), 0.75), END)
-        for beta2 in (0.9, 0.99)
-    ),
-    *(
-        (f"Adam (0, {beta2}) rests", "derived", resting_point(beta2), 1e-3, average("adam", beta2), ROOT)
-        for beta2 in (0.999, 0.9999)
-    ),
-    ("AvaGrad, eps = 1e-8, rests", "paper", MINIMIZER, 0, average("avagrad", 0.999, eps=1e-8), UNBIASED),
-    ("AMSGrad rests", "derived", MINIMIZER, 0, average("amsgrad", 0.999), UNBIASED),
-    ("ADOPT, unclipped, (0, 0.9999) rests", "derived", MINIMIZER, 0, average("adopt", 0.9999, clip=math.inf), UNBIASED),
-)
 
-CLAIMS: tuple[Claim, ...] = rows(PAPER, "999 w²/2 or −w: ", ROWS)
-"""Where methods come to rest."""
+def stated() -> tuple[Claim, ...]:
+    """Return the claims: where methods come to rest."""
+    table: tuple[Row, ...] = (
+        ("the minimizer", "derived", MINIMIZER, 1e-12, minimizer, "p C w = 1 − p."),
+        *(
+            (f"Adam (0, {beta2}) ends", "paper", "right", 0, lambda b=beta2: side(run("adam", b), 0.75), END)
+            for beta2 in (0.9, 0.99)
+        ),
+        *(
+            (f"Adam (0, {beta2}) rests", "derived", resting_point(beta2), 1e-3, average("adam", beta2), ROOT)
+            for beta2 in (0.999, 0.9999)
+        ),
+        ("AvaGrad, eps = 1e-8, rests", "paper", MINIMIZER, 0, average("avagrad", 0.999, eps=1e-8), UNBIASED),
+        ("AMSGrad rests", "derived", MINIMIZER, 0, average("amsgrad", 0.999), UNBIASED),
+        (
+            "ADOPT, unclipped, (0, 0.9999) rests",
+            "derived",
+            MINIMIZER,
+            0,
+            average("adopt", 0.9999, clip=math.inf),
+            UNBIASED,
+        ),
+    )
+    return rows(PAPER, "999 w²/2 or −w: ", table)

@@ -1,12 +1,14 @@
-"""An optimizer by its dotted name and `key=value` settings, as a command line gives them."""
+"""What a command line names: an attribute of a module, and an optimizer with `key=value` settings."""
 
 from __future__ import annotations
 
 import ast
 import difflib
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
 
@@ -14,23 +16,37 @@ import torch
 
 from .traits import MakeOptimizer
 
+PLACEHOLDER = 1e-3
+"""Given to a class that cannot be built without lr; the suite sets every step's own."""
+SHOWN = 8
+"""So many names at most are offered where none is close."""
+
 
 def optimizer_from_spec(name: str, settings: Sequence[str] = ()) -> MakeOptimizer:
-    """Return a factory for the optimizer class with this dotted name and these `key=value` settings.
+    """Return a factory for the optimizer class with this name and these `key=value` settings.
 
-    Values are Python literals; commas make a tuple, true and false may be lower case, and what is no literal is a
-    string: `optimizer_from_spec("torch.optim.Adam", ["betas=0.9,0.99", "amsgrad=true"])`.
+    The name is module.Class or module:Class. Values are Python literals; commas make a tuple, true and false may be
+    lower case, and what is no literal is a string: `optimizer_from_spec("torch.optim.Adam", ["betas=0.9,0.99"])`.
 
     Raises:
-        ValueError: for a name that cannot be imported or is no optimizer, or settings that it does not take.
+        ValueError: for a name that cannot be imported or is no optimizer, settings that it does not take, or lr.
     """
     kind = _imported(name)
+    taken = inspect.signature(kind).parameters
     options: dict[str, object] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not (equals and key.isidentifier() and text):
             raise ValueError(f"a setting must read key=value, got {setting!r}; write betas=0.9,0.99, say.")
+        if key == "lr":
+            raise ValueError(
+                f"`lr` is not among the settings, got {setting!r}: each problem has a learning rate of its own; leave "
+                "it out, or multiply those by `run_suite(..., lr=2.0)`."
+            )
         options[key] = _literal(text)
+        _check(name, taken, setting, options[key])
+    if "lr" in taken and taken["lr"].default is inspect.Parameter.empty:
+        options["lr"] = PLACEHOLDER
 
     def factory(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         return kind(parameters, **options)
@@ -38,8 +54,34 @@ def optimizer_from_spec(name: str, settings: Sequence[str] = ()) -> MakeOptimize
     try:
         factory([torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))])
     except Exception as fault:
-        raise ValueError(f"{name} does not take {' '.join(settings) or 'no settings'}: {fault}.") from fault
+        reason = " ".join(str(fault).split()).rstrip(".")
+        raise ValueError(f"{name} does not take {' '.join(settings) or 'no settings'}: {reason}.") from fault
     return factory
+
+
+def _check(name: str, taken: Mapping[str, inspect.Parameter], setting: str, value: object) -> None:
+    """Raise for a setting that the class does not have, or that is of another kind than its default."""
+    key = setting.partition("=")[0]
+    if key not in taken:
+        if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in taken.values()):
+            return
+        close = difflib.get_close_matches(key, taken, n=2)
+        hint = f"; did you mean {one_of(close)}?" if close else "."
+        raise ValueError(f"{name} does not take {setting}: it has no setting of this name{hint}")
+    default = taken[key].default
+    if isinstance(default, tuple) and all(map(_number, default)):
+        if not (isinstance(value, tuple) and len(value) == len(default) and all(map(_number, value))):
+            usual = ",".join(f"{entry:g}" for entry in default)
+            raise ValueError(f"`{key}` must be {len(default)} numbers between commas, {usual} say, got {setting!r}.")
+    elif isinstance(default, bool):
+        if not isinstance(value, bool | int | None):
+            raise ValueError(f"`{key}` must be true or false, got {setting!r}.")
+    elif _number(default) and not _number(value):
+        raise ValueError(f"`{key}` must be a number, {default:g} say, got {setting!r}.")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def module_named(name: str) -> ModuleType:
@@ -58,19 +100,32 @@ def module_named(name: str) -> ModuleType:
         sys.path.remove(here)
 
 
+def parted(name: str) -> tuple[str, str]:
+    """Return module and attribute of "module:attribute" or "module.attribute"; empty where one is missing.
+
+    The `.py` of a file's name before the colon is dropped.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        module, _, attribute = name.rpartition(".")
+    return module.removesuffix(".py"), attribute
+
+
 def _imported(name: str) -> Callable[..., torch.optim.Optimizer]:
-    """Return the class of a dotted name; modules are looked for in the working directory as well."""
-    module_name, _, attribute = name.rpartition(".")
-    if not module_name:
+    """Return the class of a name; modules are looked for in the working directory as well."""
+    module_name, attribute = parted(name)
+    if not (module_name and attribute):
         raise ValueError(f"the optimizer must be a dotted name like torch.optim.Adam, got {name!r}.")
     module = module_named(module_name)
     found = getattr(module, attribute, None)
-    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
-        what = f"{type(found).__name__}" if hasattr(module, attribute) else "nothing"
-        close = difflib.get_close_matches(attribute, _optimizers(vars(module)), n=3)
-        hint = f"; did you mean {one_of([f'{module_name}.{match}' for match in close])}?" if close else "."
-        raise ValueError(f"{name!r} must be a class of torch optimizers, got {what}{hint}")
-    return found
+    if isinstance(found, type) and issubclass(found, torch.optim.Optimizer):
+        return found
+    known = _optimizers(vars(module))
+    close = difflib.get_close_matches(attribute, known, n=3) or (known if len(known) <= SHOWN else [])
+    hint = f"; did you mean {one_of([f'{module_name}.{match}' for match in close])}?" if close else "."
+    if hasattr(module, attribute):
+        raise ValueError(f"{name!r} must be a class of torch optimizers, got {type(found).__name__}{hint}")
+    raise ValueError(f"module {module_name!r} has no {attribute!r}{hint}")
 
 
 def _optimizers(names: Mapping[str, object]) -> list[str]:

@@ -149,35 +149,29 @@ class _Run:
         seeds = self.seeds or range(default)
         return seeds if case.random else seeds[:1]
 
-    def steps_of(self, case: Case) -> int:
-        steps = self.steps if self.elementwise else max(1, self.steps // SHARE_ALONE)
-        return min(steps, case.steps or steps)
+    def length(self) -> int:
+        """Return the steps of a run."""
+        return self.steps if self.elementwise else max(1, self.steps // SHARE_ALONE)
 
     def together(self, bar: Progress | None) -> bool:
-        """Play cases of the same length with one optimizer; return whether nobody interrupted."""
-        lengths = sorted({self.steps_of(case) for case in self.cases})
-        self.show(bar, sum(lengths))
-        for length in lengths:
-            begin = time.perf_counter()
-            cases = [case for case in self.cases if self.steps_of(case) == length]
-            worlds = [World(case, self.seeds_of(case), length) for case in cases]
-            try:
-                game = play(worlds, self.factory, self.traits, self.lr, self.tick)
-            except Exception:
-                # One of them made it raise, and with that ended all: each is told apart when it plays alone.
-                self.elementwise = False
-                self.rows.clear()
-                return self.one_by_one(bar)
-            seconds = (time.perf_counter() - begin) / len(cases)
-            for world, trace in zip(worlds, game.traces, strict=True):
-                self.rows[world.case.name] = self.row([world], [trace], seconds)
-            if game.interrupted:
-                return False
-        return True
+        """Play all cases with one optimizer; return whether nobody interrupted."""
+        length, begin = self.length(), time.perf_counter()
+        self.show(bar, length)
+        worlds = [World(case, self.seeds_of(case), length) for case in self.cases]
+        try:
+            game = play(worlds, self.factory, self.traits, self.lr, self.tick)
+        except Exception:
+            # One of them made it raise, and with that ended all: each is told apart when it plays alone.
+            self.elementwise = False
+            return self.one_by_one(bar)
+        seconds = (time.perf_counter() - begin) / len(worlds)
+        for world, trace in zip(worlds, game.traces, strict=True):
+            self.rows[world.case.name] = self.row([world], [trace], seconds)
+        return not game.interrupted
 
     def one_by_one(self, bar: Progress | None) -> bool:
         """Play every seed of every case with an optimizer of its own; return whether nobody interrupted."""
-        self.show(bar, sum(self.steps_of(case) * len(self.seeds_of(case)) for case in self.cases))
+        self.show(bar, self.length() * sum(len(self.seeds_of(case)) for case in self.cases))
         for case in self.cases:
             begin = time.perf_counter()
             worlds: list[World] = []
@@ -196,7 +190,7 @@ class _Run:
 
     def alone(self, case: Case, seed: int, worlds: list[World], traces: list[Trace]) -> bool:
         """Play one seed and append what is left of it; return whether nobody interrupted."""
-        world = World(case, [seed], self.steps_of(case))
+        world = World(case, [seed], self.length())
         try:
             game = play([world], self.factory, self.traits, self.lr, self.tick)
         except Exception as fault:
@@ -322,8 +316,9 @@ def _cases(problems: Sequence[Case | str] | Case | str | None) -> list[Case]:
     found = []
     for item in listed:
         if isinstance(item, str) and item not in known:
-            close = difflib.get_close_matches(item, known, n=3) or list(known)
-            raise ValueError(f"`problems` must name cases of the suite, got {item!r}; did you mean {one_of(close)}?")
+            close = difflib.get_close_matches(item, known, n=3)
+            hint = f"did you mean {one_of(close)}?" if close else f"choose from {', '.join(known)}."
+            raise ValueError(f"`problems` must name cases of the suite, got {item!r}; {hint}")
         if not isinstance(item, Case | str):
             raise ValueError(
                 f"`problems` must hold names or `Case`s, got {type(item).__name__}; wrap a problem in a `Case`."

@@ -24,6 +24,7 @@ from .compiled import around
 from .engine import problem_of, rule_of, schedule, seeds_of, start_of, whole
 from .methods import Method, parameters
 from .problem import Problem
+from .trials import compiling, try_out
 from .walk import walk
 
 Array = NDArray[np.float64]
@@ -115,6 +116,8 @@ class Sweep:
         """
         problem, cells, seeds = self.problem, len(points), len(self.seeds)
         p = np.array([self.parameters(point) for point in points])
+        for row in p:
+            try_out(self.method, row, problem.dim)
         rows = np.array([self.method.rows(row) for row in p])
         shares = np.array([1.0 / self.method.weight(row) for row in p])
         factors = np.array([self.factor(point) for point in points])
@@ -127,7 +130,8 @@ class Sweep:
         for first, last in pairwise(sorted(cuts)):
             alphas, counted = law(np.arange(first + 1.0, last + 1.0)), first >= self.steps // 2
             fixed = (alphas, factors, shares, p, rows, problem.lower, problem.upper)
-            advance(first, counted, *take(last - first), *fixed, x, s, sums)
+            with compiling(self.method):
+                advance(first, counted, *take(last - first), *fixed, x, s, sums)
             if last in records:
                 at[:, records[last]] = x
         return at, sums

@@ -73,33 +73,6 @@ def bound(c: tuple[float, float, float, float], sums: tuple[float, float, float,
     return (c[0] * sums[1] + c[1] * sums[2] + c[2] * sums[3] + c[3]) / a
 
 
-def cauchy_checks(
-    steps: int, dim: int, a: float, b: float, c: float, c2: float, squares: float, gradient_bound: float
-) -> dict[str, bool]:
-    """Return which inequalities hold that the sums of every run obey; one that fails is a fault in the recording.
-
-    Cauchy–Schwarz a² ≤ T d Σe² and c² ≤ (T−1) d c2, further c2 ≤ c² and b ≤ H² Σe²; each to 1e-9 of itself, for the
-    rounding of long sums.
-
-    Args:
-        steps: T.
-        dim: d, the number of coordinates summed over.
-        a: Σ e_t, over steps and coordinates.
-        b: Σ (e_t g_t)².
-        c: Σ |e_t − e_{t−1}|.
-        c2: Σ (e_t − e_{t−1})².
-        squares: Σ e_t².
-        gradient_bound: H, the largest |g| of any coordinate.
-    """
-    slack = 1.0 + 1e-9
-    return {
-        "a² ≤ T d Σe²": a**2 <= slack * steps * dim * squares,
-        "c² ≤ (T−1) d Σ(Δe)²": c**2 <= slack * (steps - 1) * dim * c2,
-        "Σ(Δe)² ≤ c²": c2 <= slack * c**2,
-        "b ≤ H² Σe²": b <= slack * gradient_bound**2 * squares,
-    }
-
-
 def gamma(stepsizes: ArrayLike) -> Array:
     """Return Γ_t = 1/e_t − 1/e_{t−1}, (T−1, …), from effective stepsizes (T, …).
 
@@ -119,19 +92,25 @@ def gamma(stepsizes: ArrayLike) -> Array:
 Memory = Literal["fixed", "maximum", "average", "sum", "forgetting"]
 
 MEMORY: dict[str, Memory] = {
-    **dict.fromkeys(("sgd", "momentum"), "fixed"),
+    **dict.fromkeys(("sgd", "momentum", "adai"), "fixed"),
     **dict.fromkeys(("amsgrad", "amsgrad_torch"), "maximum"),
     **dict.fromkeys(("adafom", "adamnc", "nosadam", "adabound"), "average"),
     "adagrad": "sum",
     **dict.fromkeys(
-        ("rmsprop", "adam", "adam_plain", "adam_inside", "yogi", "adabelief", "adashift", "adopt"), "forgetting"
+        ("rmsprop", "adam", "adam_plain", "adam_inside", "yogi", "adabelief", "adashift", "adopt", "demon_adam"),
+        "forgetting",
     ),
+    "avagrad": "forgetting",
 }
 """What v̂ remembers of bounded gradients that keep their noise.
 
 fixed: nothing; maximum: the largest, and settles (then it is as fixed); average: each gradient moves it by O(1/t);
 sum: it grows like t (torch's AdaGrad, whose e falls like α_t/√t); forgetting: a constant β2, so v̂ fluctuates for ever.
+Adai's v moves the momentum's decay and e only by 1/(1 − Πβ1), which settles at once. AvaGrad's e is normalized over the
+coordinates, in one variable to α_t alone.
 """
+NONE: dict[str, str] = {"lion": "e = α/|c| is as large as the momentum c is small, and need not have a mean"}
+"""Methods of which nothing is known here, and why."""
 
 
 @dataclass(frozen=True)
@@ -200,9 +179,11 @@ def growth(method: str, alpha: sympy.Expr | str | float = "1/sqrt(t)") -> Growth
             increments and orders are formulas in p, and the yes-or-no questions cannot be asked.
 
     Raises:
-        ValueError: for an unknown name, or a law that is no power of t.
+        ValueError: for an unknown name, a method without such a memory, or a law that is no power of t.
     """
     memory = MEMORY.get(method, method)
+    if method in NONE:
+        raise ValueError(f"No growth is known of the accumulators of {method}: {NONE[method]}.")
     if memory not in get_args(Memory):
         raise ValueError(
             f"A method of {sorted(MEMORY)} or a memory of {get_args(Memory)} was expected, got {method!r}."

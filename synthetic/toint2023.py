@@ -57,44 +57,47 @@ def descended(method: str, lr: float | str, **hyper: Any) -> float:
 
 BETAS = ((0.0, 0.5), (0.5, 0.9), (0.9, 0.999), (0.9, 0.1), (0.99, 0.9999))
 
-CLAIMS: tuple[Claim, ...] = (
-    *(
+
+def stated() -> tuple[Claim, ...]:
+    """Return the claims of the paper."""
+    return (
+        *(
+            Claim(
+                f"Adam {betas} goes α a step, for ever: x_T/(αT)",
+                PAPER,
+                "derived",
+                1.0,
+                1e-9,
+                lambda betas=betas: travelled(betas),  # type: ignore[misc]
+                "The induction in this module's docstring, ours; its sums of kα are exact, its roots rounded.",
+            )
+            for betas in BETAS
+        ),
         Claim(
-            f"Adam {betas} goes α a step, for ever: x_T/(αT)",
+            "…and the gradient does not shrink: |f'(x_T)|·2π/α",
             PAPER,
             "derived",
             1.0,
+            1e-6,
+            lambda: slope_at_the_end((0.9, 0.999)),
+            "cos 2πk = 1; the argument 2π·1e5 is rounded to 1e-10.",
+        ),
+        Claim(
+            "Gradient descent with η = 1 converges: |f'(x_T)|·2π/α",
+            PAPER,
+            "derived",
+            0.0,
             1e-9,
-            lambda betas=betas: travelled(betas),  # type: ignore[misc]
-            "The induction in this module's docstring, ours; its sums of kα are exact, its roots rounded.",
-        )
-        for betas in BETAS
-    ),
-    Claim(
-        "…and the gradient does not shrink: |f'(x_T)|·2π/α",
-        PAPER,
-        "derived",
-        1.0,
-        1e-6,
-        lambda: slope_at_the_end((0.9, 0.999)),
-        "cos 2πk = 1; the argument 2π·1e5 is rounded to 1e-10.",
-    ),
-    Claim(
-        "Gradient descent with η = 1 converges: |f'(x_T)|·2π/α",
-        PAPER,
-        "derived",
-        0.0,
-        1e-9,
-        lambda: descended("sgd", 1.0),
-        "L = 1 on the whole line for every α, and 1 < 2/L.",
-    ),
-    Claim(
-        "AdaGrad with the same rate converges: |f'(x_T)|·2π/α",
-        PAPER,
-        "derived",
-        0.0,
-        1e-6,
-        lambda: descended("adagrad", ALPHA, eps=0.0),
-        "Its steps shrink as 1/√t off the comb until they are shorter than 2/L; then it descends geometrically.",
-    ),
-)
+            lambda: descended("sgd", 1.0),
+            "L = 1 on the whole line for every α, and 1 < 2/L.",
+        ),
+        Claim(
+            "AdaGrad with the same rate converges: |f'(x_T)|·2π/α",
+            PAPER,
+            "derived",
+            0.0,
+            1e-6,
+            lambda: descended("adagrad", ALPHA, eps=0.0),
+            "Its steps shrink as 1/√t off the comb until they are shorter than 2/L; then it descends geometrically.",
+        ),
+    )

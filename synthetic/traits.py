@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -53,6 +54,8 @@ class Traits:
     """Whether larger gradients make larger steps, as with SGD; a step of size α needs an lr of α/|g|."""
     anneals: bool
     """Whether the steps shrink by themselves at a constant lr and gradient, as with Adagrad."""
+    reevaluates: bool = False
+    """Whether `step` asks for a function that evaluates loss and gradient again, as LBFGS does."""
 
     def expects(self, case: Case) -> Outcome | None:
         """Return how theory says that this class ends on a case for T → ∞; None where it does not say.
@@ -97,9 +100,9 @@ def measure(factory: MakeOptimizer) -> Traits:
     """
     optimizer = made(factory, [torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))])
     method, hyper = declared(optimizer)
-    return Traits(
-        type(optimizer).__name__, method, hyper, elementwise(factory), proportional(factory), anneals(factory)
-    )
+    asks = reevaluates(factory)
+    measured = (elementwise(factory, asks), proportional(factory, asks), anneals(factory, asks))
+    return Traits(type(optimizer).__name__, method, hyper, *measured, asks)
 
 
 def made(factory: MakeOptimizer, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
@@ -136,7 +139,18 @@ def set_rate(group: dict[str, object], alpha: float) -> None:
         group["lr"] = alpha
 
 
-def trial(factory: MakeOptimizer, gradients: Sequence[Array], alpha: float = 0.01) -> list[Array]:
+def take_step(optimizer: torch.optim.Optimizer, evaluate: Callable[[], float] | None) -> None:
+    """Call `step`; with a function that evaluates the loss, and writes the gradient, where there is one."""
+    if evaluate is None:
+        optimizer.step()
+        return
+    closure: Any = lambda: torch.tensor(evaluate(), dtype=torch.float64)  # noqa: E731  # some ask for .item()
+    optimizer.step(closure)
+
+
+def trial(
+    factory: MakeOptimizer, gradients: Sequence[Array], alpha: float = 0.01, reevaluates: bool = False
+) -> list[Array]:
     """Return the iterates, `(steps, n)` each, of tensors that start at zero and are given `gradients`."""
     parameters = [torch.nn.Parameter(torch.zeros(g.shape[1], dtype=torch.float64)) for g in gradients]
     optimizer = made(factory, parameters)
@@ -146,23 +160,44 @@ def trial(factory: MakeOptimizer, gradients: Sequence[Array], alpha: float = 0.0
         for parameter, group, g in zip(parameters, optimizer.param_groups, gradients, strict=True):
             set_rate(group, alpha)
             parameter.grad = torch.from_numpy(g[t].copy())
-        optimizer.step()
+        take_step(optimizer, partial(_linear, parameters) if reevaluates else None)
         for path, parameter in zip(paths, parameters, strict=True):
             path[t] = parameter.detach().numpy()
     return paths
 
 
-def elementwise(factory: MakeOptimizer) -> bool:
+def _linear(parameters: Sequence[torch.nn.Parameter]) -> float:
+    """Return the loss whose gradient stays the one that was given."""
+    return sum(float((p.detach() * p.grad).sum()) for p in parameters if p.grad is not None)
+
+
+def reevaluates(factory: MakeOptimizer) -> bool:
+    """Return whether a step fails without a function that evaluates the loss, and does not with one."""
+    g = [np.ones((1, 1))]
+    try:
+        trial(factory, g)
+    except Exception:
+        try:
+            trial(factory, g, reevaluates=True)
+        except Exception:
+            return False
+        return True
+    return False
+
+
+def elementwise(factory: MakeOptimizer, asks: bool = False) -> bool:
     """Return whether coordinates know nothing of each other; False for an optimizer that fails the trial."""
     rng = np.random.default_rng(0)
     g = rng.standard_normal((TRIAL_STEPS, COORDINATES)) * 10.0 ** rng.integers(-2, 3, COORDINATES)
     order, half = rng.permutation(COORDINATES), COORDINATES // 2
     try:
-        (together,) = trial(factory, [g])
+        (together,) = trial(factory, [g], reevaluates=asks)
         others = [
-            np.concatenate([trial(factory, [g[:, i : i + 1]])[0] for i in range(COORDINATES)], axis=1),
-            trial(factory, [g[:, order]])[0][:, np.argsort(order)],
-            np.concatenate(trial(factory, [g[:, :half], g[:, half:]]), axis=1),
+            np.concatenate(
+                [trial(factory, [g[:, i : i + 1]], reevaluates=asks)[0] for i in range(COORDINATES)], axis=1
+            ),
+            trial(factory, [g[:, order]], reevaluates=asks)[0][:, np.argsort(order)],
+            np.concatenate(trial(factory, [g[:, :half], g[:, half:]], reevaluates=asks), axis=1),
         ]
     except Exception:  # whatever it is, it shows again on the first problem and is told there
         return False
@@ -170,25 +205,25 @@ def elementwise(factory: MakeOptimizer) -> bool:
     return all(np.allclose(together, other, rtol=EXACT, atol=EXACT * scale, equal_nan=True) for other in others)
 
 
-def proportional(factory: MakeOptimizer) -> bool:
+def proportional(factory: MakeOptimizer, asks: bool = False) -> bool:
     """Return whether gradients 10⁴ times as large make steps more than 10² times as large."""
     g = np.random.default_rng(1).standard_normal((TRIAL_STEPS, 1))
-    return length(factory, 1e4 * g, 1e-6) > 1e2 * length(factory, g, 1e-6)
+    return length(factory, 1e4 * g, 1e-6, asks) > 1e2 * length(factory, g, 1e-6, asks)
 
 
-def length(factory: MakeOptimizer, g: Array, alpha: float) -> float:
+def length(factory: MakeOptimizer, g: Array, alpha: float, asks: bool = False) -> float:
     """Return the length of the path, 0 if the optimizer fails."""
     try:
-        path = trial(factory, [g], alpha)[0]
+        path = trial(factory, [g], alpha, asks)[0]
     except Exception:
         return 0.0
     return float(np.nansum(np.abs(np.diff(path, axis=0))))
 
 
-def anneals(factory: MakeOptimizer) -> bool:
+def anneals(factory: MakeOptimizer, asks: bool = False) -> bool:
     """Return whether steps 400 are less than 0.6 of steps 100 under a constant gradient: 1/√t halves them."""
     try:
-        path = trial(factory, [np.ones((400, 1))], 1e-6)[0][:, 0]
+        path = trial(factory, [np.ones((400, 1))], 1e-6, asks)[0][:, 0]
     except Exception:
         return False
     return bool(abs(path[399] - path[389]) < 0.6 * abs(path[99] - path[89]))

@@ -94,75 +94,77 @@ def sgd_fate(lr: float) -> str:
     return "diverges" if distance("sgd", lr) > 10.0 else "stays"
 
 
-CLAIMS: tuple[Claim, ...] = (
-    *(
+def stated() -> tuple[Claim, ...]:
+    """Return the claims of the paper."""
+    return (
+        *(
+            Claim(
+                f"Gradient descent, η = {eta:g}, on x⁴/4: the farthest start that converges",
+                PAPER,
+                "derived",
+                float(np.sqrt(2.0 / eta)),
+                1e-8,
+                lambda eta=eta: farthest_start(quartic(), eta),  # type: ignore[misc]
+                "|1 − ηx²| < 1 is |x| < √(2/η), derived here; the bisection stops at 1e-9, and a start off by a "
+                "share d of the limit is off by 5 d after a step.",
+            )
+            for eta in (0.01, 0.1)
+        ),
         Claim(
-            f"Gradient descent, η = {eta:g}, on x⁴/4: the farthest start that converges",
+            "Gradient descent, η = 0.01, on cosh x: the farthest start that converges",
             PAPER,
             "derived",
-            float(np.sqrt(2.0 / eta)),
+            hyperbolic_limit(0.01),
             1e-8,
-            lambda eta=eta: farthest_start(quartic(), eta),  # type: ignore[misc]
-            "|1 − ηx²| < 1 is |x| < √(2/η), derived here; the bisection stops at 1e-9, and a start off by a share d of "
-            "the limit is off by 5 d after a step.",
-        )
-        for eta in (0.01, 0.1)
-    ),
-    Claim(
-        "Gradient descent, η = 0.01, on cosh x: the farthest start that converges",
-        PAPER,
-        "derived",
-        hyperbolic_limit(0.01),
-        1e-8,
-        lambda: farthest_start(hyperbolic(), 0.01),
-        "η sinh x = 2x, derived here; bisection to 1e-9.",
-    ),
-    Claim(
-        "Gradient descent at η = 0.01 on cosh x from 10",
-        PAPER,
-        "derived",
-        "diverges",
-        0.0,
-        lambda: sgd_fate(0.01),
-        "10 lies beyond the root of η sinh x = 2x.",
-    ),
-    *(
+            lambda: farthest_start(hyperbolic(), 0.01),
+            "η sinh x = 2x, derived here; bisection to 1e-9.",
+        ),
         Claim(
-            f"{title} on cosh x from 10: |x|",
+            "Gradient descent at η = 0.01 on cosh x from 10",
             PAPER,
             "derived",
+            "diverges",
             0.0,
-            tolerance,
-            lambda method=method, lr=lr, hyper=hyper: distance(method, lr, **hyper),  # type: ignore[misc]
-            why,
-        )
-        for title, method, lr, hyper, tolerance, why in (
-            (
-                "Adam (0.9, 0.999), α = 0.5/√t,",
-                "adam",
-                "0.5/sqrt(t)",
-                {},
-                0.5 / 1e5**0.5,
-                "After the paper it converges; what is left is a bursting orbit, shorter than a step α_T = 1.6e-3.",
-            ),
-            (
-                "Clipped gradient descent, η = 0.1,",
-                CLIPPED,
-                0.1,
-                {},
-                1e-12,
-                "Steps of η until |g| < 1, where η f'' < 2; then geometric.",
-            ),
-        )
-    ),
-    Claim(
-        "Local smoothness against gradient along Adam's path on cosh x: L1",
-        PAPER,
-        "derived",
-        1.0,
-        1e-4,
-        smoothness_slope,
-        "cosh x = √(1 + sinh²x), 1 + 1/(2 sinh²x) of |g| at |g| > 100, 5e-5; steps of 0.01 bend the secant by "
-        "0.01²/24 = 4e-6.",
-    ),
-)
+            lambda: sgd_fate(0.01),
+            "10 lies beyond the root of η sinh x = 2x.",
+        ),
+        *(
+            Claim(
+                f"{title} on cosh x from 10: |x|",
+                PAPER,
+                "derived",
+                0.0,
+                tolerance,
+                lambda method=method, lr=lr, hyper=hyper: distance(method, lr, **hyper),  # type: ignore[misc]
+                why,
+            )
+            for title, method, lr, hyper, tolerance, why in (
+                (
+                    "Adam (0.9, 0.999), α = 0.5/√t,",
+                    "adam",
+                    "0.5/sqrt(t)",
+                    {},
+                    0.5 / 1e5**0.5,
+                    "After the paper it converges; what is left is a bursting orbit, shorter than a step α_T = 1.6e-3.",
+                ),
+                (
+                    "Clipped gradient descent, η = 0.1,",
+                    CLIPPED,
+                    0.1,
+                    {},
+                    1e-12,
+                    "Steps of η until |g| < 1, where η f'' < 2; then geometric.",
+                ),
+            )
+        ),
+        Claim(
+            "Local smoothness against gradient along Adam's path on cosh x: L1",
+            PAPER,
+            "derived",
+            1.0,
+            1e-4,
+            smoothness_slope,
+            "cosh x = √(1 + sinh²x), 1 + 1/(2 sinh²x) of |g| at |g| > 100, 5e-5; steps of 0.01 bend the secant by "
+            "0.01²/24 = 4e-6.",
+        ),
+    )

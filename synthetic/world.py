@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from ..diagnostics.monitor import Monitor
 from ..diagnostics.trace import DriftRecord, Trace
 from .cases import Case
 from .compiled import module_of
-from .traits import MakeOptimizer, Traits, made, set_rate, split
+from .traits import MakeOptimizer, Traits, made, set_rate, split, take_step
 
 Array = NDArray[np.float64]
 
@@ -134,6 +135,20 @@ class World:
         else:
             self.broken, self.parameter.grad = ("x is not finite", self.played), None
 
+    def evaluate(self) -> float:
+        """Write the gradient at the iterate as it stands, for the component and noise of this step; return the loss.
+
+        The loss is f_i − f_i(x*) and what the noise adds to it, summed over the seeds. The world does not move on.
+        """
+        row = (self.played - 1) % CHUNK
+        noise, loss = self.noise[row] if self.noises else self.none, np.zeros_like(self.regret)
+        if self.broken is not None or not self.advance(
+            self.chosen[row], noise, *self.constants, -1, self.x, self.g, loss, self.distance
+        ):
+            return math.nan
+        self.parameter.grad = self.gradient
+        return float(loss.sum()) + (float((noise * self.x).sum()) if self.noises else 0.0)
+
     def settle(self) -> None:
         """Project the last iterate."""
         if self.broken is None and not np.isfinite(self.x).all():
@@ -182,6 +197,7 @@ def play(
     shared = together(worlds, traits)
     split(optimizer, [count for _, count in shared])
     interrupted = False
+    evaluate = (lambda: sum(world.evaluate() for world in worlds)) if traits.reevaluates else None
     monitor = Monitor(optimizer, coordinates="all", what_if=())
     try:
         for first in range(0, steps, CHUNK):
@@ -194,7 +210,7 @@ def play(
                     world.give_gradient()
                 if all(world.broken for world in worlds):
                     return game(monitor, worlds)
-                optimizer.step()
+                take_step(optimizer, evaluate)
                 if k % TICK == TICK - 1:
                     tick(TICK)
     except KeyboardInterrupt:

@@ -284,5 +284,7 @@ ROWS: tuple[Row, ...] = (
     ),
 )
 
-CLAIMS: tuple[Claim, ...] = rows(PAPER, "", ROWS)
-"""What RMS_t reads, and what it saves."""
+
+def stated() -> tuple[Claim, ...]:
+    """Return the claims: what RMS_t reads, and what it saves."""
+    return rows(PAPER, "", ROWS)

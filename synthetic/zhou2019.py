@@ -117,83 +117,98 @@ HALFWAY = (
 )
 STAYS = "v repeats, whichever gradient it divides; octaves cut periods, 101/131072 at the least, over ln 16."
 
-ROWS: tuple[Row, ...] = (
-    (
-        "Adam's net factor of the spike, times 1000",
-        "derived",
-        8.25,
-        half_unit("8.25"),
-        lambda: 1e3 * factor(np.min),
-        HALF,
-    ),
-    ("Adam's largest net factor, times 100", "derived", 1.17, half_unit("1.17"), lambda: 1e2 * factor(np.max), HALF),
-    ("Adam's smallest net factor is the spike's", "paper", 0, 0, lambda: factor(np.argmin), "It enters v at once."),
-    *(
-        (
-            f"n = {n}, β1 = {b1:g}: ends at {predicted_end('online', n, b1):.4f}",
-            "derived",
-            predicted_end("online", n, b1),
-            1e-6,
-            of(final, "online", n, b1),
-            ITSELF if n == 101 else WALL,
-        )
-        for n, b1 in ((1, 0.0), (2, 0.0), (10, 0.0), (10, 0.9), (100, 0.0), (101, 0.0))
-    ),
-    *(
-        (
-            f"n = {n}, β1 = {b1:g}: ρ",
-            "derived",
-            period_rho(n, b1)[0],
-            period_rho(n, b1)[1] * 101 / (0.2 * STEPS),
-            of(rho, "online", n, b1),
-            SHIFT,
-        )
-        for n, b1 in ((1, 0.0), (2, 0.0), (10, 0.0), (10, 0.9), (50, 0.0), (51, 0.0), (100, 0.0), (101, 0.0))
-    ),
-    ("the smallest n that goes wrong, β1 = 0", "derived", 51, 0, first_wrong, HALFWAY),
-    (
-        "n = 1: c/a stays",
-        "derived",
-        0,
-        101 / 131072 / math.log(16),
-        of(partial(flatness, over="c"), "online"),
-        STAYS,
-    ),
-    ("n = 1: verdict", "derived", "uncertified", 0, of(verdict, "online"), "c/a stays, no harm."),
-    ("n = 101: verdict", "derived", "biased", 0, of(verdict, "online", 101), ITSELF),
-)
 
-DRAWN: tuple[Row, ...] = (
-    ("ρ of Adam, β1 = 0", "derived", stationary_rho(*law(), BETA2), 0, drawn_rho, ADAM),
-    *(
+def fixed_rows() -> tuple[Row, ...]:
+    """Return the rows of the paper's fixed order; their exact values are computed."""
+    return (
         (
-            f"ρ of AdaShift, n = {n}, β1 = {b1:g}",
+            "Adam's net factor of the spike, times 1000",
             "derived",
-            1,
-            0,
-            partial(drawn_rho, n, b1),
-            INDEPENDENT,
-        )
-        for n, b1 in ((1, 0.0), (2, 0.5), (10, 0.9))
-    ),
-)
-
-CLAIMS: tuple[Claim, ...] = (
-    *rows(PAPER, "online game: ", ROWS),
-    *rows(
-        PAPER,
-        "theorem 1: ",
-        [
+            8.25,
+            half_unit("8.25"),
+            lambda: 1e3 * factor(np.min),
+            HALF,
+        ),
+        (
+            "Adam's largest net factor, times 100",
+            "derived",
+            1.17,
+            half_unit("1.17"),
+            lambda: 1e2 * factor(np.max),
+            HALF,
+        ),
+        ("Adam's smallest net factor is the spike's", "paper", 0, 0, lambda: factor(np.argmin), "It enters v at once."),
+        *(
             (
-                "n = 1 ends at −1",
+                f"n = {n}, β1 = {b1:g}: ends at {predicted_end('online', n, b1):.4f}",
                 "derived",
-                predicted_end("theorem 1", 1, 0.0, 0.1),
+                predicted_end("online", n, b1),
                 1e-6,
-                of(final, "theorem 1", 1, 0.0, 0.1),
-                WALL,
+                of(final, "online", n, b1),
+                ITSELF if n == 101 else WALL,
             )
-        ],
-    ),
-    *rows(PAPER, f"drawn, C = {C:g}, δ = {DELTA:g}, β2 = {BETA2}: ", DRAWN),
-)
-"""The net update factor, and AdaShift on the games that defeat Adam."""
+            for n, b1 in ((1, 0.0), (2, 0.0), (10, 0.0), (10, 0.9), (100, 0.0), (101, 0.0))
+        ),
+        *(
+            (
+                f"n = {n}, β1 = {b1:g}: ρ",
+                "derived",
+                period_rho(n, b1)[0],
+                period_rho(n, b1)[1] * 101 / (0.2 * STEPS),
+                of(rho, "online", n, b1),
+                SHIFT,
+            )
+            for n, b1 in ((1, 0.0), (2, 0.0), (10, 0.0), (10, 0.9), (50, 0.0), (51, 0.0), (100, 0.0), (101, 0.0))
+        ),
+        ("the smallest n that goes wrong, β1 = 0", "derived", 51, 0, first_wrong, HALFWAY),
+        (
+            "n = 1: c/a stays",
+            "derived",
+            0,
+            101 / 131072 / math.log(16),
+            of(partial(flatness, over="c"), "online"),
+            STAYS,
+        ),
+        ("n = 1: verdict", "derived", "uncertified", 0, of(verdict, "online"), "c/a stays, no harm."),
+        ("n = 101: verdict", "derived", "biased", 0, of(verdict, "online", 101), ITSELF),
+    )
+
+
+def drawn_rows() -> tuple[Row, ...]:
+    """Return the rows of independent draws."""
+    return (
+        ("ρ of Adam, β1 = 0", "derived", stationary_rho(*law(), BETA2), 0, drawn_rho, ADAM),
+        *(
+            (
+                f"ρ of AdaShift, n = {n}, β1 = {b1:g}",
+                "derived",
+                1,
+                0,
+                partial(drawn_rho, n, b1),
+                INDEPENDENT,
+            )
+            for n, b1 in ((1, 0.0), (2, 0.5), (10, 0.9))
+        ),
+    )
+
+
+def stated() -> tuple[Claim, ...]:
+    """Return the claims: the net update factor, and AdaShift on the games that defeat Adam."""
+    return (
+        *rows(PAPER, "online game: ", fixed_rows()),
+        *rows(
+            PAPER,
+            "theorem 1: ",
+            [
+                (
+                    "n = 1 ends at −1",
+                    "derived",
+                    predicted_end("theorem 1", 1, 0.0, 0.1),
+                    1e-6,
+                    of(final, "theorem 1", 1, 0.0, 0.1),
+                    WALL,
+                )
+            ],
+        ),
+        *rows(PAPER, f"drawn, C = {C:g}, δ = {DELTA:g}, β2 = {BETA2}: ", drawn_rows()),
+    )

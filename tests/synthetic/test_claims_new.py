@@ -219,3 +219,10 @@ def test_the_swing_is_what_small_steps_lose_at_the_wall(method, betas, wall):
                 regret += g[i] * (x - wall)
             x = min(max(x - alpha * step[i], -1.0), 1.0)
     assert regret / alpha == pytest.approx(-wall * swing(step), rel=1e-6)
+
+
+def test_no_two_cosines_share_a_draw():
+    blocks = [set(molybog2023._seeds(block)) for block in range(4)]
+    assert len(set.union(*blocks)) == sum(map(len, blocks))
+    arguments = [claim.observe.args for claim in molybog2023.stated() if "cosine" in claim.name]
+    assert [block for _, block in arguments] == [0, 1, 2, 3]

@@ -244,6 +244,7 @@ def test_json_is_plain(small):
         ({"steps": 1}, "`steps`"),
         ({"seeds": 0}, "`seeds`"),
         ({"method": "adm"}, "did you mean"),
+        ({"backend": "spark"}, "`backend` must be one of dask, loky, .*ray, .*got 'spark'"),
         ({"problem": Problem(["x", "-2*x"], Cyclic([0, 1]))}, "optimum"),
     ],
 )

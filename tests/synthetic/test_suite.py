@@ -17,7 +17,9 @@ from rich.console import Console
 
 from stepscope import Monitor
 from stepscope.diagnostics.drift import HarmDecision
+from stepscope.synthetic.arrivals import Cyclic
 from stepscope.synthetic.cases import PROBLEMS, Outcome
+from stepscope.synthetic.problem import Problem
 from stepscope.synthetic.score import COLUMNS
 from stepscope.synthetic.suite import (
     SuiteResult,
@@ -292,6 +294,57 @@ def test_ctrl_c_leaves_what_there_is(factory):
     assert torch.get_num_threads() == before
 
 
+def test_an_optimizer_that_evaluates_again_plays_like_a_plain_loop():
+    """LBFGS asks for a closure and calls it at several points of a step; the twin has its gradients by autograd."""
+    bowl = Problem(["x**2 + 2*y**2"], Cyclic([0]), variables="x y", start=(1, 2))
+    case = replace(CASES["quadratic in two variables"], build=lambda: bowl)
+    traits = measure(torch.optim.LBFGS)
+    assert (traits.reevaluates, traits.elementwise) == (True, False)
+    world = World(case, [0], 3)
+    play([world], torch.optim.LBFGS, traits, 1.0)
+
+    x = torch.nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
+    optimizer = torch.optim.LBFGS([x])
+
+    def closure():
+        optimizer.zero_grad()
+        loss = x[0] ** 2 + 2 * x[1] ** 2
+        loss.backward()
+        return loss
+
+    for rate in traits.rate(case, np.array([1.0, 2.0, 3.0])).tolist():
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step(closure)
+    assert world.x[0] == pytest.approx(x.detach().numpy(), rel=1e-9)
+    assert (world.played, world.broken) == (3, None)
+    for other in (adam(), lambda params: Fussy(params, lr=0.1)):
+        assert not measure(other).reevaluates
+
+
+def test_noise_is_the_same_whenever_a_step_evaluates_again():
+    """The loss has the slope that is given: f + noise·x."""
+    world = World(CASES["noisy quadratic"], [0, 1], 10)
+    world.give_gradient()
+    first, x, h = world.g.copy(), world.x.copy(), 1e-6
+    for seed in (0, 1):
+        ends = []
+        for sign in (1, -1):
+            world.x[:] = x
+            world.x[seed] += sign * h
+            ends.append(world.evaluate())
+        assert (ends[0] - ends[1]) / (2 * h) == pytest.approx(first[seed, 0], rel=1e-6)
+    world.x[:] = x
+    world.evaluate()
+    assert (world.g == first).all()
+    assert world.played == 1
+
+
+def test_a_lbfgs_row_is_not_broken():
+    (row,) = run_suite(torch.optim.LBFGS, ["quadratic in two variables"], steps=500).rows
+    assert row.outcome is Outcome.SOLVED
+    assert row.steps == 100
+
+
 def test_threads_are_given_back():
     before = torch.get_num_threads()
 
@@ -476,13 +529,25 @@ def test_a_spec_makes_the_optimizer():
     assert optimizer.defaults["eps"] == 1e-9
 
 
+OWN = """
+import torch
+
+class Own(torch.optim.Optimizer):
+    def __init__(self, params, lr, scale=1.0, **rest):
+        super().__init__(params, {"lr": lr, "scale": scale, **rest})
+"""
+
+
 def test_a_spec_finds_modules_of_the_working_directory(tmp_path, monkeypatch):
-    (tmp_path / "suite_own_optimizer.py").write_text("import torch\n\nclass Own(torch.optim.SGD):\n    pass\n")
+    (tmp_path / "suite_own_optimizer.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
-    optimizer = optimizer_from_spec("suite_own_optimizer.Own", ["lr=0.5"])([torch.nn.Parameter(torch.zeros(1))])
-    assert optimizer.defaults["lr"] == 0.5
+    for name in ("suite_own_optimizer.Own", "suite_own_optimizer:Own", "suite_own_optimizer.py:Own"):
+        optimizer = optimizer_from_spec(name, ["scale=0.5"])([torch.nn.Parameter(torch.zeros(1))])
+        assert (type(optimizer).__name__, optimizer.defaults["scale"]) == ("Own", 0.5)
     assert sys.path == before
+    with pytest.raises(ValueError, match=r"module 'suite_own_optimizer' has no 'Nope'; did you mean .*\.Own\?"):
+        optimizer_from_spec("suite_own_optimizer.Nope")
 
 
 @pytest.mark.parametrize(
@@ -495,6 +560,13 @@ def test_a_spec_finds_modules_of_the_working_directory(tmp_path, monkeypatch):
         ("torch.optim.Adam", ["betas"], "key=value"),
         ("torch.optim.Adam", ["beta=0.9"], "does not take beta=0.9"),
         ("torch.optim.Adam", ["betas=2,3"], "does not take betas=2,3"),
+        ("torch.optim.Adam", ["bets=2,3"], "no setting of this name; did you mean betas"),
+        ("torch.optim.Adam", ["betas=0.9"], "`betas` must be 2 numbers between commas, 0.9,0.999 say, got 'betas=0.9'"),
+        ("torch.optim.Adam", ["betas=a,b"], "`betas` must be 2 numbers between commas"),
+        ("torch.optim.Adam", ["eps=small"], "`eps` must be a number, 1e-08 say, got 'eps=small'"),
+        ("torch.optim.Adam", ["amsgrad=yes"], "`amsgrad` must be true or false, got 'amsgrad=yes'"),
+        ("torch.optim.Adam", ["lr=0.1"], "`lr` is not among the settings, got 'lr=0.1': each problem has"),
+        ("torch.optim:", [], "dotted name"),
     ],
 )
 def test_a_bad_spec_is_one_sentence(name, settings, message):
@@ -507,6 +579,7 @@ def test_a_bad_spec_is_one_sentence(name, settings, message):
     ("arguments", "message"),
     [
         ({"problems": ["reddi theorem 2"]}, "did you mean reddi theorem 1"),
+        ({"problems": ["nope"]}, "got 'nope'; choose from reddi theorem 1, .*, sparse gradients"),
         ({"problems": [3]}, "names or `Case`s, got int"),
         ({"problems": 3}, "names or `Case`s, got int"),
         ({"problems": []}, "at least one"),
