@@ -187,6 +187,8 @@ def _reason(verdict: Verdict, e: Evidence) -> str:
     meaning = MEANING[verdict]
     if verdict is Verdict.UNCERTIFIED and e.harm.decision is HarmDecision.INCONCLUSIVE:
         return f"{meaning} Whether there is harm could not be resolved."
+    if verdict is Verdict.UNCERTIFIED and e.harm.decision is HarmDecision.IDLE:
+        return f"{meaning} The steps do not climb, but no descent is left in them either."
     if verdict is not Verdict.INCONCLUSIVE:
         return meaning
     open_ones = [c.reason for c in (e.variance, e.bias, e.growth) if c.decision is Decision.INCONCLUSIVE]

@@ -40,6 +40,8 @@ DORMANT = 1e3
 Lognormal gradients of spread s make exp(3s²/2), s = 2 not enough."""
 ROUNDED = 1e-7
 """Stretches are sums in float32, of which 6e-8 is lost: a smaller ρ is as good as 0, whatever its z."""
+NO_DESCENT = 0.05
+"""An interval of ρ within ± this much is an answer of its own: no descent is left."""
 
 
 class HarmDecision(StrEnum):
@@ -47,6 +49,7 @@ class HarmDecision(StrEnum):
 
     HARMFUL = "harmful"
     HARMLESS = "harmless"
+    IDLE = "no descent"
     INCONCLUSIVE = "inconclusive"
 
 
@@ -127,7 +130,7 @@ class Stretches:
     def third(self, sizes: Sequence[tuple[int, float]]) -> Array | None:
         """Return ⟨q_i, g_j⟩ per tensor, `(tensors, k, k)`, with q = mean(g³)/mean(g²): see `skewness.py`.
 
-        The mean square is that of the whole window; coordinates that never had a gradient contribute nothing.
+        The mean square is that of the whole window. The coordinates are those of `gram` that ever had a gradient.
         """
         k = self.full // 2
         if k < K:
@@ -137,10 +140,10 @@ class Stretches:
         for tensor, (count, scale) in enumerate(sizes):
             begin, end = end, end + count
             own = window[:, :, begin:end]
-            square, mass = own[:, SQUARE].mean(axis=0), own[:, MASS].mean(axis=0)
-            usable = np.isfinite(own).all(axis=(0, 1)) & (square > 0) & (mass > 0)
-            weight = mass[usable] * self.unit[begin:end][usable] / square[usable]
-            grams[tensor] = scale * (own[:, CUBE][:, usable] * weight) @ own[:, PULL][:, usable].T
+            mass, square, live = (own[:, row].mean(axis=0) for row in (MASS, SQUARE, LIVE))
+            usable = np.isfinite(own).all(axis=(0, 1)) & (square > 0) & (mass > 0) & awake(mass, square, live)
+            skew = own[:, CUBE, usable] * (self.unit[begin:end][usable] / square[usable])
+            grams[tensor] = scale * _apart(own[:, MASS, usable], skew, own[:, PULL, usable])
         return grams
 
     def extend(self, coords: int) -> None:
@@ -192,14 +195,19 @@ def _grams(means: Array) -> Array:
     """
     k, mass = len(means), means[:, MASS].mean(axis=0)
     usable = np.isfinite(means).all(axis=(0, 1)) & (mass > 0)
-    step, pull, own, mass = *(means[:, row][:, usable] for row in (STEP, PULL, MASS)), mass[usable]
-    dd, dg, gg = (step / mass) @ step.T, step @ pull.T, (pull * mass) @ pull.T
-    shared = (own * pull) @ pull.T
-    others = (k * gg - shared - shared.T) / (k - 2)
-    np.fill_diagonal(others, np.diagonal(gg))
+    step, pull, own = (means[:, row, usable] for row in (STEP, PULL, MASS))
+    dd, dg = (step / mass[usable]) @ step.T, step @ pull.T
     rest, squares = pull.sum(axis=0) - pull, (pull**2).sum(axis=0) - pull**2
     np.fill_diagonal(dg, (own * (rest**2 - squares)).sum(axis=1) / ((k - 1) * (k - 2)))
-    return np.stack([dd, dg, others])
+    return np.stack([dd, dg, _apart(own, pull, pull)])
+
+
+def _apart(own: Array, p: Array, q: Array) -> Array:
+    """Return ⟨p_i, q_j⟩ of `(k, coords)` with ē over the stretches but i and j; on the diagonal over all."""
+    k, whole = len(own), (p * own.mean(axis=0)) @ q.T
+    products: Array = (k * whole - (own * p) @ q.T - p @ (own * q).T) / (k - 2)
+    np.fill_diagonal(products, np.diagonal(whole))
+    return products
 
 
 def judge_harm(gram_dd: Array, gram_dg: Array, gram_gg: Array, first_step: int, last_step: int) -> Harm:
@@ -305,11 +313,18 @@ def _steps_that_tell(z: float, freedom: int, last: int) -> int | None:
     return steps_until(last, chance) if math.isfinite(z) else None
 
 
+def no_descent(interval: tuple[float, float]) -> bool:
+    """Return whether an interval of ρ is so narrow and so near 0 that it says: no descent is left."""
+    return max(map(abs, interval)) <= NO_DESCENT
+
+
 def _decide(rho: float, interval: tuple[float, float] | None, z: float, freedom: int) -> tuple[HarmDecision, str]:
     if math.isnan(rho):
         return HarmDecision.INCONCLUSIVE, "no mean gradient is left beside the noise, so rho decides nothing."
+    idle = interval is not None and no_descent(interval)
     if abs(rho) < ROUNDED:
-        return HarmDecision.INCONCLUSIVE, f"rho = {rho:.3g}, which is as good as 0: the steps lead nowhere."
+        decision = HarmDecision.IDLE if idle else HarmDecision.INCONCLUSIVE
+        return decision, f"rho = {rho:.3g}, which is as good as 0: the steps lead nowhere."
     known = f" with interval [{interval[0]:.3g}, {interval[1]:.3g}]" if interval else ""
     low, high = -student_t(freedom, ACCUSING), student_t(freedom, LEVEL)
     measured = f"rho = {rho:.3g}{known}, z = {z:.2f}"
@@ -317,4 +332,6 @@ def _decide(rho: float, interval: tuple[float, float] | None, z: float, freedom:
         return HarmDecision.HARMFUL, f"{measured}, below {low:.2f}: the steps go against the mean gradient."
     if z > high:
         return HarmDecision.HARMLESS, f"{measured}, above {high:.2f}: the steps descend."
+    if idle:
+        return HarmDecision.IDLE, f"{measured}: next to nothing, so no descent is left, nor do the steps climb."
     return HarmDecision.INCONCLUSIVE, f"{measured}, between {low:.2f} and {high:.2f}: the sign is not resolved."

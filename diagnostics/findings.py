@@ -284,6 +284,20 @@ def efficiency(e: Evidence) -> Finding | None:
     )
 
 
+def idle(e: Evidence) -> Finding | None:
+    """Report steps that neither climb nor descend."""
+    if e.harm.decision is not HarmDecision.IDLE:
+        return None
+    return Finding(
+        "No descent is left",
+        f"{sentence(e.harm.reason)} More steps like these lead nowhere.",
+        "docs/theory.md 4.6",
+        (),
+        (e.harm.first_step, e.harm.last_step),
+        "Nothing, if the run has arrived; if it should still learn, a larger beta2 or amsgrad=True gives descent back.",
+    )
+
+
 def unresolved(e: Evidence) -> Finding | None:
     """Report a harm test that decides nothing, and what would help."""
     if e.harm.decision is not HarmDecision.INCONCLUSIVE or not e.harm.last_step:
@@ -367,6 +381,7 @@ FINDINGS: tuple[Callable[[Evidence], Finding | None], ...] = (
     rises,
     other_rules,
     efficiency,
+    idle,
     unresolved,
     not_yet,
 )

@@ -19,6 +19,7 @@ from enum import StrEnum
 from itertools import groupby, pairwise
 
 from .conditions import VARIANCE_FLOOR
+from .drift import no_descent
 from .evidence import GRADIENTS_ALIVE
 from .instability import broken
 from .limit_facts import facts_of_stages, facts_of_tensor, stage_edges
@@ -45,8 +46,6 @@ FROM = {cause: 0.5 for cause in CAUSES} | {Limit.STEPSIZE: 1.0 - 2.0**-0.8}
 slower, where the verdict calls it dying; that is a loss of 43 % in a doubling."""
 AT_EDGE = 0.9
 """Beyond this ratio a run that hovers swings between walls, with noise or without."""
-NO_DESCENT = 0.05
-"""An interval of ρ within ± this much is an answer of its own: no descent is left."""
 
 
 @dataclass(frozen=True)
@@ -147,11 +146,6 @@ def _at_rest(facts: Mapping[str, float]) -> bool:
     """Return whether the gradients have vanished, or have nearly and keep halving: a ball or a cycle keeps its size."""
     left = facts.get("gradients left", 1.0)
     return left < VARIANCE_FLOOR or (left < GRADIENTS_ALIVE and facts.get("gradients fell", 1.0) < 0.5)
-
-
-def no_descent(interval: tuple[float, float]) -> bool:
-    """Return whether an interval of ρ is so narrow and so near 0 that it says: no descent is left."""
-    return max(map(abs, interval)) <= NO_DESCENT
 
 
 def _swings(facts: Mapping[str, float]) -> dict[str, float]:

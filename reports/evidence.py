@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-TONES = {HarmDecision.HARMFUL: VERMILLION, HarmDecision.HARMLESS: BLUE, HarmDecision.INCONCLUSIVE: MUTED}
+TONES = dict.fromkeys(HarmDecision, MUTED) | {HarmDecision.HARMFUL: VERMILLION, HarmDecision.HARMLESS: BLUE}
 NAME = 26  # characters beside a row
 HOLDS, VIOLATED = -0.2, -0.1  # the slopes of the decision rule, docs/theory.md 4.2
 

@@ -31,8 +31,17 @@ MARKS: dict[Verdict | Decision | HarmDecision, str] = {
     Decision.INCONCLUSIVE: "?",
     HarmDecision.HARMFUL: "✕",
     HarmDecision.HARMLESS: "✓",
+    HarmDecision.IDLE: "○",
 }
 """A sign beside each word, so that no meaning hangs on colour."""
+
+WITHOUT_DESCENT = {
+    HarmDecision.HARMFUL: "The steps go against the mean gradient.",
+    HarmDecision.IDLE: "The steps neither climb nor descend: no descent is left.",
+    HarmDecision.INCONCLUSIVE: (
+        "Not resolved: no mean gradient stands out of the noise, so the steps may go with it or against it."
+    ),
+}
 
 ADVICE = {
     Verdict.CERTIFIED: "Nothing has to change.",
@@ -108,10 +117,8 @@ def _share(harm: Harm) -> str:
     """Return in words how much of the intended descent the steps make."""
     if math.isnan(harm.z):
         return sentence(harm.reason)
-    if harm.decision is HarmDecision.HARMFUL:
-        return "The steps go against the mean gradient."
-    if harm.decision is HarmDecision.INCONCLUSIVE:
-        return "Not resolved: no mean gradient stands out of the noise, so the steps may go with it or against it."
+    if harm.decision is not HarmDecision.HARMLESS:
+        return WITHOUT_DESCENT[harm.decision]
     if not math.isfinite(harm.interval[1]):
         return "The steps descend; how much of the intended descent they make is not resolved."
     if harm.rho >= 0.995:
@@ -197,6 +204,7 @@ def _harm(d: Diagnosis) -> Answer:
     short = {
         HarmDecision.HARMFUL: "yes",
         HarmDecision.HARMLESS: "none seen",
+        HarmDecision.IDLE: "none, and no descent",
         HarmDecision.INCONCLUSIVE: "not resolved",
     }
     return Answer("Is there harm?", short[d.harm.decision], (sentence(d.harm.reason),))

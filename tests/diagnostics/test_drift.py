@@ -263,7 +263,7 @@ def test_non_finite_coordinates_contribute_nothing(bad):
 def test_rounding_is_no_harm():
     """Steps that cancel to the last bit, as in a limit cycle, have ρ = -1e-17 and no scatter at all."""
     ones = np.ones((K, K))
-    assert judge_harm(ones, -1e-17 * ones, ones, 1, 64).decision is INCONCLUSIVE
+    assert judge_harm(ones, -1e-17 * ones, ones, 1, 64).decision is HarmDecision.IDLE
     assert judge_harm(ones, -1e-3 * ones, ones, 1, 64).decision is HARMFUL
 
 
@@ -345,3 +345,14 @@ def test_coordinates_with_rare_gradients_do_not_drown_the_others():
     assert both == usual
     assert usual.rho > 0.5
     assert e[:, 0].mean() * g[:, 0].mean() ** 2 > 10 * (e[:, 1:].mean(axis=0) * g[:, 1:].mean(axis=0) ** 2).sum()
+
+
+@pytest.mark.parametrize(("size", "decision"), [(0.02, HarmDecision.IDLE), (0.5, INCONCLUSIVE)])
+def test_steps_that_lead_nowhere_for_sure_are_told_from_those_that_nobody_knows(size, decision):
+    """Steps without direction beside a clear gradient: their interval reaches 2.14·size/√15 either way."""
+    rng = np.random.default_rng(3)
+    g, noise = 1 + 0.1 * rng.normal(size=(15, 400)), rng.normal(size=(15, 1)) * np.ones(400)
+    harm = judge_harm(*grams(size * noise, g), 1, 64)
+    assert harm.decision is decision
+    assert decision is INCONCLUSIVE or harm.steps_needed is None
+    assert ("no descent is left" in harm.reason) is (decision is HarmDecision.IDLE)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepscope.diagnostics.limits import CAUSES, FROM, NO_DESCENT, Limit, decide, limits, no_descent, shares_of
+from stepscope.diagnostics.drift import NO_DESCENT, no_descent
+from stepscope.diagnostics.limits import CAUSES, FROM, Limit, decide, limits, shares_of
 from stepscope.diagnostics.trace import COLUMNS, Efficiency, Scalars
 
 NAN = float("nan")

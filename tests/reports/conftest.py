@@ -15,8 +15,13 @@ def drift_record(tensors: int, last: int, rho: float, seed: int = 0) -> DriftRec
     rng = np.random.default_rng(seed)
     g = 1.0 + 0.05 * rng.normal(size=(tensors, STRETCHES, 40))
     d = rho * g + 0.02 * rng.normal(size=g.shape)
-    grams = (np.einsum("tic,tjc->tij", x, y) for x, y in ((d, d), (d, g), (g, g)))
-    return DriftRecord(last // 2 + 1, last, *grams)
+    dd, dg, gg = (np.einsum("tic,tjc->tij", x, y) for x, y in ((d, d), (d, g), (g, g)))
+    each = np.arange(STRETCHES)
+    for i in each:  # what a stretch's stepsizes, all 1 here, make of the other gradients
+        others = g[:, each != i]
+        pairs = (others.sum(axis=1) ** 2 - (others**2).sum(axis=1)).sum(axis=1)
+        dg[:, i, i] = pairs / ((STRETCHES - 1) * (STRETCHES - 2))
+    return DriftRecord(last // 2 + 1, last, dd, dg, gg)
 
 
 def make_trace(
