@@ -107,6 +107,7 @@ def test_groups_of_their_own_and_tensors_that_rest():
 # theorems
 
 
+@pytest.mark.slow
 def test_reddis_game_judged_under_other_rules():
     """Below the critical β2 = 0.999516 Adam is biased, above it and for AMSGrad the steps descend."""
     t = np.arange(1, 200_001)
