@@ -20,9 +20,11 @@ def even_products(trace: Trace, drift: DriftRecord) -> tuple[Array, Array, Array
     """Return ⟨d_i, d_j⟩, ⟨d_i, g_j⟩, ⟨g_i, g_j⟩ per tensor, `(tensors, k, k)`, with its group's schedule taken out."""
     rates = stretch_rates(trace, drift.first_step, drift.last_step, drift.gram_dd.shape[-1])
     even = np.stack([drift.gram_dd, drift.gram_dg, drift.gram_gg])
-    for p, tensor in zip(range(even.shape[1]), trace.tensors, strict=False):  # a tensor of late has no products yet
-        if tensor.group < rates.shape[1] and (rates[:, tensor.group] > 0).all():
-            even[:, p] = leveled(even[0, p], even[1, p], even[2, p], rates[:, tensor.group])
+    groups = np.array([tensor.group for tensor in trace.tensors[: even.shape[1]]])  # one of late has no products yet
+    for group in np.flatnonzero((rates > 0).all(axis=0)):
+        own = groups == group
+        dd, dg, gg = even[:, own]
+        even[:, own] = leveled(dd, dg, gg, rates[:, group])
     return even[0], even[1], even[2]
 
 
@@ -50,17 +52,17 @@ def stretch_rates(trace: Trace, first_step: int, last_step: int, k: int) -> Arra
 
 
 def leveled(gram_dd: Array, gram_dg: Array, gram_gg: Array, rates: Array) -> tuple[Array, Array, Array]:
-    """Return the `(k, k)` products that the steps would have had at an even learning rate; `rates` are the k means.
+    """Return the `(…, k, k)` products that the steps would have had at an even learning rate; `rates` are the k means.
 
     With s_i the rate of stretch i over their mean, d_i and the diagonal of ⟨d_i, g_j⟩ hold a factor s_i, and ē without
     stretches i and j one of (k - s_i - s_j)/(k - 2). That ē still gives its stretches the schedule's weights; so the
     level of ⟨g_i, g_j⟩ is set to that of the diagonal of ⟨d_i, g_j⟩, in which each stretch's stepsizes stand alone.
     """
     k, s = len(rates), rates / rates.mean()
-    even, diagonal = gram_dg / s[:, None], np.diagonal(gram_gg).copy()
+    even, each = gram_dg / s[:, None], np.arange(k)
     pull = gram_gg * (k - 2) / (k - s[:, None] - s)
-    pull += np.diagonal(even).mean() - cross_mean(pull)
-    np.fill_diagonal(pull, diagonal)
+    pull += (even[..., each, each].mean(axis=-1) - cross_mean(pull))[..., None, None]
+    pull[..., each, each] = gram_gg[..., each, each]
     return gram_dd / np.outer(s, s), even, pull
 
 
