@@ -224,9 +224,9 @@ FAULTS = (
     Fault("learning rate × 100", rate_jump, ("learning rate", "update surge")),
     Fault("v decays after convergence", interpolating, ("stepsize growth",)),
     Fault(
-        "β2 = 0.5 on rare words", rare_words, ("Descent efficiency", "Rare large", "Harm", "biased"), loss_tells=False
+        "β2 = 0.5 on rare words", rare_words, ("Descent efficiency", "Rare large", "Harm:", "biased"), loss_tells=False
     ),
-    Fault("class imbalance after Reddi", imbalanced, ("Rare large", "Harm", "biased"), loss_tells=False),
+    Fault("class imbalance after Reddi", imbalanced, ("Rare large", "Harm:", "biased"), loss_tells=False),
     Fault("bfloat16 state", half_precision_state, ("limited by precision",), loss_tells=False),
     Fault("resumed without state", state_lost, ("moment reset", "The run was interrupted"), loss_tells=False),
     Fault("eps too large", large_eps, ("eps decides",), loss_tells=False),

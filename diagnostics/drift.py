@@ -17,6 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -123,7 +124,7 @@ class Stretches:
         for tensor, (count, scale) in enumerate(sizes):
             begin, end = end, end + count
             own = window[:, :, begin:end].astype(np.float64) / self.length
-            grams[:, tensor] = scale * _grams(own[:, :3, awake(*own[:, 2:].mean(axis=0))])
+            grams[:, tensor] = scale * _grams(own[:, :3, _counted(own)])
         last = self.full * self.length
         return (last - k * self.length + 1, last), grams[0], grams[1], grams[2]
 
@@ -140,8 +141,9 @@ class Stretches:
         for tensor, (count, scale) in enumerate(sizes):
             begin, end = end, end + count
             own = window[:, :, begin:end]
-            mass, square, live = (own[:, row].mean(axis=0) for row in (MASS, SQUARE, LIVE))
-            usable = np.isfinite(own).all(axis=(0, 1)) & (square > 0) & (mass > 0) & awake(mass, square, live)
+            mass, square = own[:, MASS].mean(axis=0), own[:, SQUARE].mean(axis=0)
+            usable = np.isfinite(own).all(axis=(0, 1)) & (square > 0) & (mass > 0)
+            usable &= _counted(own[:, [STEP, PULL, MASS, SQUARE, LIVE]])
             skew = own[:, CUBE, usable] * (self.unit[begin:end][usable] / square[usable])
             grams[tensor] = scale * _apart(own[:, MASS, usable], skew, own[:, PULL, usable])
         return grams
@@ -175,14 +177,25 @@ class Stretches:
         self.momentum[:], self.unit[:] = state["momentum"], state["unit"]
 
 
-def awake(mass: Array, square: Array, live: Array) -> NDArray[np.bool_]:
-    """Return which coordinates have gradients where they have stepsizes; from the means of e, u² and e u².
+def _counted(means: Array) -> NDArray[np.bool_]:
+    """Return which of a tensor's coordinates count, from the means of e m, g, e, u² and e u², `(k, 5, coords)`.
 
     Where gradients are rare, v decays in between and e grows without bound, yet multiplies nothing: ē would promise a
-    descent that no rule could make, and a few such coordinates would drown ρ (docs/theory.md 4.6).
+    descent that no rule could make, and a few such coordinates would drown ρ (docs/theory.md 4.6). So those sleep,
+    unless they climb: rare large gradients against many small ones are the very harm that is looked for.
     """
+    mass, square, live = means[:, 2:].mean(axis=0)
     with np.errstate(invalid="ignore", over="ignore"):
-        return ~(mass * square > DORMANT * live)
+        asleep = np.asarray(mass * square > DORMANT * live)
+    if asleep.any() and _climbs(_grams(means[:, :3, asleep])[1]):
+        asleep[:] = False
+    return ~asleep
+
+
+def _climbs(gram_dg: Array) -> bool:
+    """Return whether U(d,g) is as far below 0 as `judge_harm` wants it for calling a run harmful."""
+    u, variance = jackknife(gram_dg[None])
+    return _z(float(u[0]), float(variance[0, 0])) < -student_t(len(gram_dg) - 1, ACCUSING)
 
 
 def _grams(means: Array) -> Array:
@@ -286,6 +299,7 @@ def fieller(x: float, y: float, covariance: Array, t: float) -> tuple[float, flo
     return float((b - root) / a), float((b + root) / a)
 
 
+@cache
 def student_t(freedom: int, level: float) -> float:
     """Return the two-sided quantile of Student's t."""
     from scipy.stats import t

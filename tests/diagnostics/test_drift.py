@@ -356,3 +356,19 @@ def test_steps_that_lead_nowhere_for_sure_are_told_from_those_that_nobody_knows(
     assert harm.decision is decision
     assert decision is INCONCLUSIVE or harm.steps_needed is None
     assert ("no descent is left" in harm.reason) is (decision is HarmDecision.IDLE)
+
+
+def test_rare_gradients_that_adam_climbs_against_are_not_asleep():
+    """+60 once in 50 steps, −0.0001 else, β2 = 0.5: the mean is 1.2, and the steps go the other way.
+
+    Between the large gradients e is a thousand times and more the stepsize that they meet.
+    """
+    steps, beta2 = 8192, 0.5
+    g = np.where(np.random.default_rng(0).random((steps, 4)) < 0.02, 60.0, -1e-4)
+    v, e = np.zeros(4), np.zeros((steps, 4))
+    for t in range(steps):
+        v = beta2 * v + (1 - beta2) * g[t] ** 2
+        e[t] = 1 / np.sqrt(v / (1 - beta2 ** (t + 1)))
+    assert ((e * g**2).mean(axis=0) < 1e-3 * e.mean(axis=0) * (g**2).mean(axis=0)).all()
+    harm = judge_harm(*(x[0] for x in fill(g, e).gram([(4, 1.0)])[1:]), 0, 0)
+    assert harm.decision is HARMFUL
