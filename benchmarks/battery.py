@@ -144,7 +144,7 @@ def promises(rows: Sequence[Row], most: int, jobs: int) -> Iterator[tuple[str, .
             for row in rows
             if row.schedule != "cosine" and check in row.needs and row.steps + row.needs[check] <= LONGEST
         ]
-        taken = asking[:: max(1, -(-len(asking) // most))]
+        taken = asking[:: max(1, -(-len(asking) // max(1, most)))][:most]
         told = joblib.Parallel(n_jobs=jobs)(joblib.delayed(decides)(row, check) for row in taken)
         if taken:
             yield name, str(len(taken)), str(sum(told)), f"{100 * sum(told) / len(taken):.0f} %"
