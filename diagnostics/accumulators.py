@@ -309,7 +309,12 @@ def accumulate_all(
             load(v_address, size, members, numel, 0, v[:leading])
             load(g_address, size, members, numel, 0, g[:leading])
             a, z = at_lead, at_lead + leading
-            drift(v[:leading], g[:leading], now, momentum[a:z], unit[a:z], stretch[:, a:z])
+            # Row by row: of a slice of all rows the compiler would not know that a row is in one piece.
+            first, second = (
+                (stretch[0, a:z], stretch[1, a:z], stretch[2, a:z]),
+                (stretch[3, a:z], stretch[4, a:z], stretch[5, a:z]),
+            )
+            drift(v[:leading], g[:leading], now, momentum[a:z], unit[a:z], first, second)
             if len(rules):
                 n = imagined[p]
                 meet(rule_now, at_rules, v[:n], g[:n], momentum[a : a + n])
@@ -363,11 +368,13 @@ def accumulate_whole(
 
 
 @inner()
-def drift(v: Array, g: Array, now: Array, m: Array, unit: Array, stretch: Array) -> None:
+def drift(
+    v: Array, g: Array, now: Array, m: Array, unit: Array, steps: tuple[Array, ...], powers: tuple[Array, ...]
+) -> None:
     """Move the momentum of the members of the harm test on, and add e·m, g, e, u², u³ and e·u² to its open stretch."""
     lr, gain, scale, eps, beta1, nesterov = now
-    sum_em, sum_g, sum_e = stretch[0], stretch[1], stretch[2]
-    sum_u2, sum_u3, sum_eu2 = stretch[3], stretch[4], stretch[5]
+    sum_em, sum_g, sum_e = steps
+    sum_u2, sum_u3, sum_eu2 = powers
     for i in range(len(v)):
         v_i, g_i = v[i], g[i]
         live = (v_i > 0.0) & (v_i < math.inf) & (abs(g_i) < math.inf)
