@@ -143,8 +143,8 @@ class Alerts:
         recorder, found = self._recorder, self._waiting
         suspected = self._signals.look(recorder.accumulators.last, recorder.accumulators.then)
         due = recorder.step in PROVED and recorder.step >= SETTLED
-        lost = not math.isfinite(recorder.accumulators.then[:, LR].sum())
-        if suspected or due or found or lost or self._leap or self.after_gap:
+        lost = suspected & signals.LOST
+        if suspected or due or found or self._leap or self.after_gap:
             self._waiting = []
             with np.errstate(all="ignore"):
                 found += self._lost() if lost else self._weigh(suspected, due)
@@ -233,7 +233,7 @@ class Alerts:
             return []
         self._rateless = self._recorder.step
         watchers, rates = self._recorder.watchers, self._recorder.accumulators.then[:, LR]
-        lost = np.flatnonzero(~np.isfinite(rates)).tolist()
+        lost = self._signals.suspected(signals.LOST)
         groups = sorted({watchers[p].group for p in lost})
         return [
             self._alert(

@@ -19,9 +19,9 @@ from .drift import Harm, HarmDecision
 from .evidence import Evidence, gather, judged_start
 from .findings import Finding, findings_of, sentence
 from .limits import Limit, limits
-from .skewness import Skewness, skewness
+from .skewness import Skewness
 from .trace import Trace
-from .what_if import Alternative, alternatives
+from .what_if import Alternative
 
 __all__ = ["Diagnosis", "Finding", "Verdict", "diagnose", "judged_start"]
 
@@ -162,8 +162,8 @@ def diagnose(trace: Trace) -> Diagnosis:
         harm=evidence.harm,
         limit=limited.limit,
         limit_reason=str(limited),
-        what_if=alternatives(trace, evidence.start),
-        skewness=skewness(trace),
+        what_if=evidence.what_if,
+        skewness=evidence.skewness,
         findings=findings_of(evidence),
     )
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from .accumulators import Coefficients
 from .sampling import Coordinates, as_numpy
-from .stepsizes import SGD, Adadelta, Adafactor, Reader, RMSprop, View, reader_of
+from .stepsizes import SGD, Adadelta, Adafactor, Reader, RMSprop, View, reader_of, stepsize
 from .undisturbed import undisturbed
 
 if TYPE_CHECKING:
@@ -142,12 +142,9 @@ def _piece(reader: Reader, param: torch.Tensor, group: dict[str, Any], state: di
     rate = boost(reader, group, now)
     shrink = now.lr * float(group.get("weight_decay", 0.0)) if reader.decoupled(group) else 0.0
     room = max(2.0 - shrink, 1e-9)  # -x = (1 - lr·decay) x - e∘boost∘Hx; a decay of 2/lr flips signs by itself
-    root = now.scale * np.sqrt(v, dtype=np.float64) + now.eps
-    with np.errstate(all="ignore"):
-        e = np.where(v > 0, now.lr * (now.gain / root), 0.0)
     decay = float(group["weight_decay"]) if reader.adds_decay_to_gradient(group) else 0.0
     threshold = room / (rate * now.lr) if now.lr > 0 else math.inf
-    return Piece(param, e * rate / room, decay, threshold)
+    return Piece(param, np.asarray(stepsize(now, v) * rate / room, dtype=np.float64), decay, threshold)
 
 
 def _check_finite(param: torch.Tensor, v: NDArray[Any], lr: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,9 @@ from .conditions import (
 from .drift import DORMANT, Harm, judge_harm, undecided
 from .instability import broken
 from .pace import at_an_even_rate, even_products, pace
+from .skewness import Skewness, skewness
 from .trace import Trace
+from .what_if import Alternative, alternatives
 
 Array = NDArray[np.float64]
 
@@ -107,6 +110,16 @@ class Evidence:
             a, active, b, g2 = (np.diff(self.trace.column(name)[self.first_row :], axis=0) for name in names)
             spread = a / active / np.sqrt(b / g2)
         return np.asarray(np.median(np.where(np.isfinite(spread), spread, 0.0), axis=0))
+
+    @cached_property
+    def skewness(self) -> tuple[Skewness, ...]:
+        """S and β2* of the run and of its tensors."""
+        return skewness(self.trace)
+
+    @cached_property
+    def what_if(self) -> tuple[Alternative, ...]:
+        """What other rules would have had on the same gradients."""
+        return alternatives(self.trace, self.start)
 
     @property
     def dormant(self) -> bool:

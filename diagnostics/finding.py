@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 NOTHING = "Nothing to change."
@@ -26,3 +27,8 @@ def sentence(text: str) -> str:
     """Return text with a full stop at its end, and at its head a capital, unless it begins with a symbol."""
     head = text[:1] if SYMBOL.match(text) else text[:1].upper()
     return head + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """Return names as in a sentence: "a, b and c"."""
+    return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else names[0]

@@ -16,12 +16,12 @@ from .alert import Alert
 from .conditions import GAUSSIAN_RISE, Condition, Decision, Growth
 from .drift import HarmDecision, judge_harm
 from .evidence import Evidence
-from .finding import NOTHING, Finding, sentence
+from .finding import NOTHING, Finding, listed, sentence
 from .findings_record import RECORD_FINDINGS
 from .instability import trace_names
 from .pace import even_products
-from .skewness import WHOLE, skewness
-from .what_if import alternatives, better
+from .skewness import WHOLE
+from .what_if import better
 
 __all__ = ["FINDINGS", "GAUSSIAN_RISE", "NOTHING", "RISES", "Finding", "findings_of", "sentence"]
 
@@ -119,7 +119,7 @@ def skewed(e: Evidence) -> Finding | None:
     if e.bias.decision is Decision.HOLDS or beta2 is None or not np.isfinite(beta2[-1:]).any():
         return None
     own = float(np.nanmin(beta2[-1]))
-    asking = [s for s in skewness(e.trace) if s.beta2_interval[0] > own]
+    asking = [s for s in e.skewness if s.beta2_interval[0] > own]
     if not asking:
         return None
     most = max(asking, key=lambda s: s.beta2)
@@ -230,14 +230,14 @@ def rises(e: Evidence) -> Finding | None:
 
 def other_rules(e: Evidence) -> Finding | None:
     """Report the rules under which the bias condition would hold on the same gradients."""
-    found = alternatives(e.trace, e.start)
+    found = e.what_if
     holding = better(found)
     if not holding:
         return None
     sure = [other.rule for other in holding if other.certified]
-    shown = _listed([f"{other.rule} ({other.c_over_a:.2g})" for other in holding])
+    shown = listed([f"{other.rule} ({other.c_over_a:.2g})" for other in holding])
     short = [other.rule for other in found[1:] if other.too_short]
-    untold = f" This run is too short to judge {_listed(short, 'or')}." if short else ""
+    untold = f" This run is too short to judge {listed(short, 'or')}." if short else ""
     return Finding(
         "Other rules would meet the bias condition on these gradients",
         f"c+/a stands at {found[0].c_over_a:.2g} in the last block as the run was made. On the same gradients it would "
@@ -248,9 +248,9 @@ def other_rules(e: Evidence) -> Finding | None:
         e.window,
         ("" if e.harm.decision is HarmDecision.HARMFUL else "Without harm there is no need for another rule. ")
         + (
-            f"For a certificate take {_listed(sure, 'or')}."
+            f"For a certificate take {listed(sure, 'or')}."
             if sure
-            else f"{_listed([other.rule for other in holding], 'or')} would let the bias condition hold; a certificate "
+            else f"{listed([other.rule for other in holding], 'or')} would let the bias condition hold; a certificate "
             "asks for the variance condition as well."
         ),
     )
@@ -265,7 +265,7 @@ def _worth(holding: int, sure: Sequence[str]) -> str:
         )
     if len(sure) == holding:
         return "The variance condition would hold as well: that is a certificate."
-    return f"The variance condition would hold as well, which makes a certificate, under {_listed(sure)} only."
+    return f"The variance condition would hold as well, which makes a certificate, under {listed(sure)} only."
 
 
 def efficiency(e: Evidence) -> Finding | None:
@@ -329,7 +329,7 @@ def not_yet(e: Evidence) -> Finding | None:
         return None
     reasons = list(dict.fromkeys(check.reason for check in open_ones.values()))
     if len(reasons) == 1 and len(open_ones) > 1:
-        reasons = [f"{_listed(list(open_ones))} wait for more steps after step {e.start}"]
+        reasons = [f"{listed(list(open_ones))} wait for more steps after step {e.start}"]
     return Finding(
         "Not decided yet",
         " ".join(sentence(reason) for reason in reasons),
@@ -362,11 +362,6 @@ def _gaussian(e: Evidence) -> str:
 def _largest(e: Evidence, sizes: Array, count: int = 3) -> tuple[str, ...]:
     order = np.argsort(-sizes, kind="stable")[:count]
     return tuple(e.trace.tensors[i].name for i in order if sizes[i] > 0)
-
-
-def _listed(names: Sequence[str], last: str = "and") -> str:
-    """Return names as in a sentence."""
-    return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else names[0]
 
 
 FINDINGS: tuple[Callable[[Evidence], Finding | None], ...] = (

@@ -31,7 +31,7 @@ from .conditions import block_edges
 from .drift import Harm, HarmDecision, judge_harm
 from .pace import even_products
 from .slope import Slope, measure_slope
-from .trace import Trace
+from .trace import DriftRecord, Trace
 
 Array = NDArray[np.float64]
 Facts = dict[str, float]
@@ -61,15 +61,22 @@ def facts_of_stages(trace: Trace, edges: Edges) -> list[Facts]:
     return [
         _common(trace, sums, stepsize, edges, i)
         | _logged(trace, edges[i - 1], edges[i])
-        | (_drift(trace) if i == last else _past(trace, edges[i - 1], edges[i]))
+        | (_drift_of_all(trace) if i == last else _past(trace, edges[i - 1], edges[i]))
         for i in range(1, last + 1)
     ]
 
 
-def facts_of_tensor(trace: Trace, edges: Edges, p: int) -> Facts:
-    """Return the numbers of one tensor in the last stage; what is logged of all tensors together is left out."""
+def facts_of_tensors(trace: Trace, edges: Edges) -> list[Facts]:
+    """Return the numbers of each tensor in the last stage; what is logged of all tensors together is left out."""
+    even = None if trace.drift is None else np.stack(even_products(trace, trace.drift))
+    return [_of_tensor(trace, edges, p, even) for p in range(len(trace.tensors))]
+
+
+def _of_tensor(trace: Trace, edges: Edges, p: int, even: Array | None) -> Facts:
     sums = {name: np.nan_to_num(trace.column(name)[:, p]) for name in SUMS}
-    facts = _common(trace, sums, trace.column("e_p50")[:, p], edges, len(edges) - 1) | _drift(trace, p)
+    facts = _common(trace, sums, trace.column("e_p50")[:, p], edges, len(edges) - 1)
+    if trace.drift is not None and even is not None and p < even.shape[1]:  # else it came later
+        facts |= _drift(trace.drift, trace.drift.gram_gg[p], even[:, p])
     if any(LOGGED[name] in trace.scalars for name in FORMATS):
         facts.pop("eps", None)  # not the whole truth about this tensor's precision
     return facts
@@ -137,16 +144,18 @@ def _logged(trace: Trace, begin: int, end: int) -> Facts:
     return found
 
 
-def _drift(trace: Trace, p: int | None = None) -> Facts:
-    """Return ρ and the slope over the last half of the run, of one tensor or of all."""
+def _drift_of_all(trace: Trace) -> Facts:
     drift = trace.drift
     if drift is None:
         return {}
-    if p is not None and p >= len(drift.gram_gg):  # it came later
-        return {}
-    pull = np.nansum(drift.gram_gg, axis=0) if p is None else drift.gram_gg[p]
+    even = np.nansum(np.stack(even_products(trace, drift)), axis=1)
+    return _drift(drift, np.nansum(drift.gram_gg, axis=0), even)
+
+
+def _drift(drift: DriftRecord, pull: Array, even: Array) -> Facts:
+    """Return ρ and the slope over the last half of the run, from ⟨g_i, g_j⟩ and the products at an even rate."""
     slope = measure_slope(pull, drift.first_step, drift.last_step)
-    dd, dg, gg = (np.nansum(gram, axis=0) if p is None else gram[p] for gram in even_products(trace, drift))
+    dd, dg, gg = even
     return _of_slope(slope) | _of_harm(judge_harm(dd, dg, gg, drift.first_step, drift.last_step))
 
 

@@ -22,7 +22,7 @@ from .conditions import VARIANCE_FLOOR
 from .drift import no_descent
 from .evidence import GRADIENTS_ALIVE
 from .instability import broken
-from .limit_facts import facts_of_stages, facts_of_tensor, stage_edges
+from .limit_facts import facts_of_stages, facts_of_tensors, stage_edges
 from .trace import Trace
 
 
@@ -92,9 +92,8 @@ def limits(trace: Trace) -> Limits:
     facts = facts_of_stages(trace, edges)
     stages = [_judged("the whole run", *stage) for stage in zip(spans, facts, strict=True)]
     common = _swings(facts[-1])
-    tensors = [
-        _judged(t.name, spans[-1], facts_of_tensor(trace, edges, p) | common) for p, t in enumerate(trace.tensors)
-    ]
+    each = zip(trace.tensors, facts_of_tensors(trace, edges), strict=True)
+    tensors = [_judged(tensor.name, spans[-1], own | common) for tensor, own in each]
     wreck = broken(trace, spans[-1][0])
     if wreck:
         stages[-1] = replace(stages[-1], limit=Limit.BROKEN)

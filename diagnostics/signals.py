@@ -38,7 +38,7 @@ LOW = 0.1
 EVERY = 16
 """Steps between two suspicions of the same stretch."""
 
-SURGE, DECAY, RATE = 1, 2, 4
+SURGE, DECAY, RATE, LOST = 1, 2, 4, 8
 """What is suspected of a tensor, as bits of its flag."""
 
 G2, RMS2, STEPS = (SUMS.index(name) for name in ("g2", "rms2", "steps"))
@@ -106,7 +106,7 @@ def look(last: Array, then: Array, pasts: Array, peaks: Array, flags: NDArray[np
     """Compare the newest step of each tensor with its past, add it to the past, and set the flags; return all bits."""
     suspected = 0
     for p in range(len(flags)):
-        flags[p] = 0
+        flags[p] = 0 if abs(then[p, LR]) < np.inf else LOST
         if last[p, STEPS] > 0.0:
             past, lr, gauged = pasts[p], then[p, LR], then[p, SCALE] > 0.0
             rms2, g2 = last[p, RMS2], last[p, G2]
@@ -117,7 +117,7 @@ def look(last: Array, then: Array, pasts: Array, peaks: Array, flags: NDArray[np
                 flags[p] |= DECAY if gauged and decays(past, rms2, g2) else 0
                 remember(past, peaks[p], rms2, g2, lr)
             past[TOP] = max(past[TOP], lr)
-            suspected |= flags[p]
+        suspected |= flags[p]
     return suspected
 
 

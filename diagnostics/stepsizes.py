@@ -440,8 +440,14 @@ def reader_of(optimizer: torch.optim.Optimizer) -> Reader | None:
 
 def rebuilt_step(reader: Reader, view: View, now: Coefficients, v: Values) -> Values:
     """Return Δθ at the watched coordinates as the reader explains it: -(e·direction + remainder)."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        step: Values = -(stepsize(now, v) * reader.direction(view) + reader.remainder(view))
+    return step
+
+
+def stepsize(now: Coefficients, v: Values) -> Values:
+    """Return e = lr·gain/(scale·√v + eps), 0 where v is."""
     lr, gain, scale, eps = now[:4]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        e = np.where(v > 0, lr * (gain / (scale * np.sqrt(v, dtype=np.float64) + eps)), 0.0)
-        step: Values = -(e * reader.direction(view) + reader.remainder(view))
-    return step
+        e: Values = np.where(v > 0, lr * (gain / (scale * np.sqrt(v, dtype=np.float64) + eps)), 0.0)
+    return e

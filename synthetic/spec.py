@@ -14,6 +14,7 @@ from types import ModuleType
 
 import torch
 
+from ..diagnostics.finding import listed
 from .traits import MakeOptimizer
 
 PLACEHOLDER = 1e-3
@@ -66,7 +67,7 @@ def _check(name: str, taken: Mapping[str, inspect.Parameter], setting: str, valu
         if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in taken.values()):
             return
         close = difflib.get_close_matches(key, taken, n=2)
-        hint = f"; did you mean {one_of(close)}?" if close else "."
+        hint = f"; did you mean {listed(close, 'or')}?" if close else "."
         raise ValueError(f"{name} does not take {setting}: it has no setting of this name{hint}")
     default = taken[key].default
     if isinstance(default, tuple) and all(map(_number, default)):
@@ -122,7 +123,7 @@ def _imported(name: str) -> Callable[..., torch.optim.Optimizer]:
         return found
     known = _optimizers(vars(module))
     close = difflib.get_close_matches(attribute, known, n=3) or (known if len(known) <= SHOWN else [])
-    hint = f"; did you mean {one_of([f'{module_name}.{match}' for match in close])}?" if close else "."
+    hint = f"; did you mean {listed([f'{module_name}.{match}' for match in close], 'or')}?" if close else "."
     if hasattr(module, attribute):
         raise ValueError(f"{name!r} must be a class of torch optimizers, got {type(found).__name__}{hint}")
     raise ValueError(f"module {module_name!r} has no {attribute!r}{hint}")
@@ -144,8 +145,3 @@ def _literal(text: str) -> object:
             return tuple(_literal(part.strip()) for part in text.split(",") if part.strip())
         return text
     return value
-
-
-def one_of(names: Sequence[str]) -> str:
-    """Return names as a sentence offers them: "a, b or c"."""
-    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -22,12 +22,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..diagnostics.conditions import Decision
 from ..diagnostics.diagnosis import Diagnosis, Verdict
 from ..diagnostics.drift import HarmDecision
+from ..diagnostics.finding import listed
 from ..diagnostics.trace import Trace
 from .cases import PROBLEMS, Case, Outcome
 from .engine import seeds_of, whole
 from .noise import require_positive
 from .score import SuiteResult, SuiteRow
-from .spec import one_of, optimizer_from_spec
+from .spec import optimizer_from_spec
 from .traits import MakeOptimizer, Traits, measure
 from .world import World, merge, one_thread, play
 
@@ -311,13 +312,13 @@ def _quiet() -> Iterator[None]:
 def _cases(problems: Sequence[Case | str] | Case | str | None) -> list[Case]:
     if problems is None:
         return list(PROBLEMS)
-    listed = [problems] if isinstance(problems, str | Case) or not isinstance(problems, Iterable) else problems
+    wanted = [problems] if isinstance(problems, str | Case) or not isinstance(problems, Iterable) else problems
     known = {case.name: case for case in PROBLEMS}
     found = []
-    for item in listed:
+    for item in wanted:
         if isinstance(item, str) and item not in known:
             close = difflib.get_close_matches(item, known, n=3)
-            hint = f"did you mean {one_of(close)}?" if close else f"choose from {', '.join(known)}."
+            hint = f"did you mean {listed(close, 'or')}?" if close else f"choose from {', '.join(known)}."
             raise ValueError(f"`problems` must name cases of the suite, got {item!r}; {hint}")
         if not isinstance(item, Case | str):
             raise ValueError(

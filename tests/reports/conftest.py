@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from stepscope import Monitor
 from stepscope.diagnostics.trace import COLUMNS, INSTANTS, SUMS, DriftRecord, Scalars, TensorInfo, Trace
 
 STRETCHES = 8
@@ -107,3 +109,23 @@ def make():
 @pytest.fixture(params=ODD.values(), ids=ODD.keys())
 def odd_trace(request):
     return make_trace(**request.param)
+
+
+@pytest.fixture(scope="session")
+def rarely_large():
+    """Return a function that runs Adam with a small β2 on gradients that are 10 once in 10 draws, else −0.5.
+
+    S = 17.8 asks for β2 above 0.88; the trace has everything that a monitor measures beside.
+    """
+
+    def run(steps: int) -> Trace:
+        rng = np.random.default_rng(0)
+        x = torch.nn.Parameter(torch.zeros(200))
+        optimizer = torch.optim.Adam([("x", x)], lr=1e-3, betas=(0.0, 0.7))
+        with Monitor(optimizer) as monitor:
+            for _ in range(steps):
+                x.grad = torch.tensor(np.where(rng.random(200) < 0.1, 10.0, -0.5), dtype=torch.float32)
+                optimizer.step()
+            return monitor.trace
+
+    return run

@@ -13,9 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from stepscope import Monitor
 from stepscope.diagnostics.diagnosis import Verdict, diagnose
 from stepscope.diagnostics.limits import limits
 from stepscope.diagnostics.trace import Event
@@ -186,16 +184,8 @@ def watched(monitored):
 
 
 @pytest.fixture(scope="module")
-def monitored():
-    """Adam with a small β2 on gradients that are rarely large, with everything that a monitor measures beside."""
-    rng = np.random.default_rng(0)
-    x = torch.nn.Parameter(torch.zeros(200))
-    optimizer = torch.optim.Adam([("x", x)], lr=1e-3, betas=(0.0, 0.7))
-    with Monitor(optimizer) as monitor:
-        for _ in range(1000):
-            x.grad = torch.tensor(np.where(rng.random(200) < 0.1, 10.0, -0.5), dtype=torch.float32)
-            optimizer.step()
-        return monitor.trace
+def monitored(rarely_large):
+    return rarely_large(1000)
 
 
 def test_what_other_rules_would_have_had_stands_beside_whose_gradients_they_are(monitored, watched):

@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import numpy as np
 import pytest
-import torch
 
-from stepscope import Monitor
 from stepscope.diagnostics.compare import compare
 from stepscope.diagnostics.conditions import Decision
 from stepscope.diagnostics.diagnosis import diagnose
@@ -39,16 +36,8 @@ def harm(rho, interval, decision, z=3.0):
 
 
 @pytest.fixture(scope="module")
-def monitored():
-    """Adam on gradients that are 10 once in 10 draws, else −0.5: S = 17.8 asks for β2 above 0.88."""
-    rng = np.random.default_rng(0)
-    x = torch.nn.Parameter(torch.zeros(200))
-    optimizer = torch.optim.Adam([("x", x)], lr=1e-3, betas=(0.0, 0.7))
-    with Monitor(optimizer) as monitor:
-        for _ in range(2000):
-            x.grad = torch.tensor(np.where(rng.random(200) < 0.1, 10.0, -0.5), dtype=torch.float32)
-            optimizer.step()
-        return monitor.trace
+def monitored(rarely_large):
+    return rarely_large(2000)
 
 
 # --- the first number --------------------------------------------------------------------------------------------
