@@ -13,7 +13,6 @@ import argparse
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import joblib
 import numpy as np
@@ -56,10 +55,10 @@ PROCESSES = {
 BETAS = ((0.0, 0.99), (0.9, 0.99), (0.0, 0.9))
 
 
-@njit(cache=True)
+@njit
 def _run(kind, mean, p, q, beta1, beta2, root, steps, length, rng, sums):  # type: ignore[no-untyped-def]
-    """Add Σ e m, Σ g, Σ e of each stretch of `length` steps to `sums` `(stretches, 3)`, after a burn-in."""
-    v, m, state, loud = 0.0, 0.0, rng.normal(), False
+    """Add Σ e m and what is owed, Σ g, Σ e of each stretch of `length` steps to `sums` `(stretches, 3)`."""
+    v, m, owed, state, loud = 0.0, 0.0, 0.0, rng.normal(), False
     period = int(p) if kind == 4 else 1
     place, burn = rng.integers(0, period), int(20 / (1 - beta2))
     for t in range(-burn, steps):
@@ -79,9 +78,10 @@ def _run(kind, mean, p, q, beta1, beta2, root, steps, length, rng, sums):  # typ
         m = beta1 * m + (1 - beta1) * g
         v = g * g if t == -burn else beta2 * v + (1 - beta2) * g * g
         i = t // length
+        e = (1 / math.sqrt(t + 1.0) if root and t >= 0 else 1.0) / math.sqrt(v)
+        before, owed = owed, e * m * beta1 / (1 - beta1)
         if t >= 0 and i < len(sums):
-            e = (1 / math.sqrt(t + 1.0) if root else 1.0) / math.sqrt(v)
-            sums[i, 0] += e * m
+            sums[i, 0] += e * m + owed - before
             sums[i, 1] += g
             sums[i, 2] += e
 
@@ -94,7 +94,6 @@ def window(steps: int) -> tuple[int, int]:
     return stretches.length, stretches.full
 
 
-@cache
 def truth(process: Process, mean: float, betas: tuple[float, float]) -> float:
     """Return ρ = Σ e m / (Σ e · mean) over a long run, less what the run's own mean gradient is off by."""
     sums = np.zeros((1, 3))

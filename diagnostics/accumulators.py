@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from .compiled import compiled, inner, pointer
 from .drift import Stretches
-from .imagined import Alternatives, imagine, meet
+from .imagined import Alternatives, imagine, meet, outstanding
 from .sampling import Coordinates
 from .trace import SUMS
 
@@ -118,6 +118,7 @@ class Accumulators:
             self._unkept,
             stretches.current,
             stretches.momentum,
+            stretches.owed,
             stretches.unit,
             alternatives.numbers,
             alternatives.members,
@@ -259,6 +260,7 @@ def accumulate_all(
     unkept: Array,
     stretch: Array,
     momentum: Array,
+    owed: Array,
     unit: Array,
     rules: Array,
     imagined: NDArray[np.int64],
@@ -314,7 +316,8 @@ def accumulate_all(
                 (stretch[0, a:z], stretch[1, a:z], stretch[2, a:z]),
                 (stretch[3, a:z], stretch[4, a:z], stretch[5, a:z]),
             )
-            drift(v[:leading], g[:leading], now, momentum[a:z], unit[a:z], first, second)
+            held = momentum[a:z], owed[a:z], unit[a:z]
+            drift(v[:leading], g[:leading], now, held, first, second)
             if len(rules):
                 n = imagined[p]
                 meet(rule_now, at_rules, v[:n], g[:n], momentum[a : a + n])
@@ -369,10 +372,15 @@ def accumulate_whole(
 
 @inner()
 def drift(
-    v: Array, g: Array, now: Array, m: Array, unit: Array, steps: tuple[Array, ...], powers: tuple[Array, ...]
+    v: Array, g: Array, now: Array, held: tuple[Array, ...], steps: tuple[Array, ...], powers: tuple[Array, ...]
 ) -> None:
-    """Move the momentum of the members of the harm test on, and add e·m, g, e, u², u³ and e·u² to its open stretch."""
+    """Move the momentum of the members of the harm test on, and add e·m, g, e, u², u³ and e·u² to its open stretch.
+
+    With e·m goes what the momentum owes more than before, see `drift.py`.
+    """
     lr, gain, scale, eps, beta1, nesterov = now
+    to_come = outstanding(beta1, nesterov)
+    m, owed, unit = held
     sum_em, sum_g, sum_e = steps
     sum_u2, sum_u3, sum_eu2 = powers
     for i in range(len(v)):
@@ -383,7 +391,9 @@ def drift(
         e = e if live else 0.0
         g_i = g_i if live else 0.0
         m[i] = beta1 * m[i] + (1.0 - beta1) * g_i
-        sum_em[i] += e * (nesterov * g_i + (1.0 - nesterov) * m[i])
+        owes = e * to_come * m[i]
+        sum_em[i] += e * (nesterov * g_i + (1.0 - nesterov) * m[i]) + (owes - owed[i])
+        owed[i] = owes
         sum_g[i] += g_i
         sum_e[i] += e
         unit[i] = abs(g_i) if unit[i] == 0.0 else unit[i]

@@ -1,8 +1,10 @@
 """The harm test, docs/theory.md 4.6: do the steps go where the mean gradient goes? No torch.
 
 A recorded run has no true gradient G. The last half of the run is cut into k stretches; per coordinate,
-stretch i has the mean gradient g_i and the mean direction of the steps d_i = mean(e m) / ē, with m the momentum that
-the stepsize multiplies (g where there is none). Only products of *different* stretches are used, because the noise of
+stretch i has the mean gradient g_i and the mean direction of the steps d_i = mean(e m + o_t - o_{t-1}) / ē, with m the
+momentum that the stepsize multiplies (g where there is none) and o = e m β1/(1-β1) what it still owes: the steps that
+are to come of gradients already seen. So d_i are the steps that the gradients of stretch i make, not those that they
+inherit; o adds nothing over a run. Only products of *different* stretches are used, because the noise of
 one stretch is shared by its d and its g:
 
     U(p, q) = (⟨Σp_i, Σq_i⟩ - Σ⟨p_i, q_i⟩) / (k(k-1)),   ρ = U(d, g) / U(g, g),   coordinates weighted by ē.
@@ -34,7 +36,7 @@ LEVEL = 0.95
 ACCUSING = 0.998
 """Level, two-sided, at which a run is called harmful: one in a thousand by chance, for it is looked at many times."""
 STEP, PULL, MASS, SQUARE, CUBE, LIVE = range(6)
-"""Rows of `Stretches.current`: Σ e m, Σ g, Σ e, Σ u², Σ u³, Σ e u² with u = g/unit."""
+"""Rows of `Stretches.current`: Σ e m and what is owed, Σ g, Σ e, Σ u², Σ u³, Σ e u² with u = g/unit."""
 DORMANT = 1e3
 """Times the stepsize where the gradient is, from which a mean stepsize is that of coordinates without gradient.
 
@@ -60,7 +62,7 @@ class Harm:
 
     rho: float
     interval: tuple[float, float]
-    """Fieller's 95 % interval of ρ; (-inf, inf) where it is unbounded, so that ρ decides nothing."""
+    """95 % interval of ρ, see `ratio_interval`; (-inf, inf) where it is unbounded, so that ρ decides nothing."""
     relative_size: float
     """sqrt(U(d,d)/U(g,g)): length of the mean step direction against the mean gradient's."""
     z: float
@@ -85,6 +87,8 @@ class Stretches:
         """The open stretch; the caller adds each step's numbers in place."""
         self.momentum: Array = np.zeros(coords)
         """m, the average of the gradients that e multiplies; the caller moves it on."""
+        self.owed: Array = np.zeros(coords)
+        """o, the steps that are to come of gradients already seen; the caller moves it on."""
         self.unit: Array = np.zeros(coords)
         """abs(g) where it first was not 0, in which u is measured: float32 would not hold every g³."""
         self.closed: NDArray[np.float32] = np.zeros((4 * K, rows, coords), dtype=np.float32)
@@ -151,7 +155,7 @@ class Stretches:
     def extend(self, coords: int) -> None:
         """Make room for `coords` more coordinates, which have not stepped so far; replaces `current`."""
         self.current = np.pad(self.current, ((0, 0), (0, coords)))
-        self.momentum, self.unit = np.pad(self.momentum, (0, coords)), np.pad(self.unit, (0, coords))
+        self.momentum, self.owed, self.unit = (np.pad(x, (0, coords)) for x in (self.momentum, self.owed, self.unit))
         self.closed = np.pad(self.closed, ((0, 0), (0, 0), (0, coords)))
 
     def state(self) -> dict[str, NDArray[np.generic]]:
@@ -161,6 +165,7 @@ class Stretches:
             "closed": self.closed.copy(),
             "current": self.current.copy(),
             "momentum": self.momentum.copy(),
+            "owed": self.owed.copy(),
             "unit": self.unit.copy(),
         }
 
@@ -174,7 +179,7 @@ class Stretches:
         self.full, self.length, self.taken = (int(value) for value in state["counts"])
         self.closed[:] = state["closed"]
         self.current[:] = state["current"]
-        self.momentum[:], self.unit[:] = state["momentum"], state["unit"]
+        self.momentum[:], self.owed[:], self.unit[:] = (state[name] for name in ("momentum", "owed", "unit"))
 
 
 def _counted(means: Array) -> NDArray[np.bool_]:
@@ -194,8 +199,8 @@ def _counted(means: Array) -> NDArray[np.bool_]:
 
 def _climbs(gram_dg: Array) -> bool:
     """Return whether U(d,g) is as far below 0 as `judge_harm` wants it for calling a run harmful."""
-    u, variance = jackknife(gram_dg[None])
-    return _z(float(u[0]), float(variance[0, 0])) < -student_t(len(gram_dg) - 1, ACCUSING)
+    u, left_out = jackknife(gram_dg[None])
+    return _z(float(u[0]), float(covariance(left_out)[0, 0])) < -student_t(len(gram_dg) - 1, ACCUSING)
 
 
 def _grams(means: Array) -> Array:
@@ -233,11 +238,11 @@ def judge_harm(gram_dd: Array, gram_dg: Array, gram_gg: Array, first_step: int, 
     grams = np.stack([gram_dg, gram_gg, gram_dd])
     if not np.isfinite(grams).all():
         return undecided("the sums over the stretches are not finite", first_step, last_step)
-    (dg, gg, dd), covariance = jackknife(grams, np.diagonal(gram_dg))
+    (dg, gg, dd), left_out = jackknife(grams, np.diagonal(gram_dg))
     freedom = grams.shape[-1] - 1
-    z = _z(float(dg), float(covariance[0, 0]))
+    z = _z(float(dg), float(covariance(left_out)[0, 0]))
     resolved = gg > 0
-    interval = fieller(dg, gg, covariance[:2, :2], student_t(freedom, LEVEL)) if resolved else None
+    interval = ratio_interval(dg, gg, left_out[:, :2]) if resolved else None
     rho = dg / gg if resolved else math.nan
     decision, reason = _decide(rho, interval, z, freedom)
     return Harm(
@@ -276,7 +281,7 @@ def cross_mean(gram: Array) -> Array:
 
 
 def jackknife(grams: Array, masses: Array | None = None) -> tuple[Array, Array]:
-    """Return U of each of the `(n, k, k)` matrices and their joint delete-one covariance `(n, n)`.
+    """Return U of each of the `(n, k, k)` matrices, and how much less each is without a stretch, `(k, n)`.
 
     `masses` `(k,)` is what each stretch's stepsizes alone make of U(g,g), the second matrix; they leave with it.
     """
@@ -285,8 +290,41 @@ def jackknife(grams: Array, masses: Array | None = None) -> tuple[Array, Array]:
     left_out = np.stack([cross_mean(grams[:, keep][:, :, keep]) for keep in kept])
     if masses is not None:
         left_out[:, 1] = ((k - 2) * left_out[:, 1] - masses) / (k - 3)
-    deviation = left_out - left_out.mean(axis=0)
-    return cross_mean(grams), (k - 1) / k * deviation.T @ deviation
+    return cross_mean(grams), left_out.mean(axis=0) - left_out
+
+
+def covariance(left_out: Array) -> Array:
+    """Return the delete-one covariance `(n, n)` of what `jackknife` left out."""
+    k = len(left_out)
+    return np.asarray((k - 1) / k * left_out.T @ left_out)
+
+
+def ratio_interval(x: float, y: float, left_out: Array) -> tuple[float, float] | None:
+    """Return an interval of x/y, y > 0, at `LEVEL`, from what `jackknife` left out of both; None if it is unbounded.
+
+    Fieller's interval, further out on the side where rare stretches with large numbers are to be expected: if these
+    are few, those that came are too alike, and Student's t promises too much. Hall's transformation takes the skewness
+    out of it (P. Hall, On the removal of skewness by transformation, J. R. Statist. Soc. B 54, 1992); whichever of
+    the two reaches further is taken.
+    """
+    t = student_t(len(left_out) - 1, LEVEL)
+    plain = fieller(x, y, covariance(left_out), t)
+    if plain is None:
+        return None
+    below, above = unskewed(left_out @ np.array([1.0, -x / y]), t)
+    low, high = (fieller(x, y, covariance(left_out), max(t, q)) or plain for q in (above, -below))
+    return low[0], high[1]
+
+
+def unskewed(deviations: Array, t: float) -> tuple[float, float]:
+    """Return what -t and t become for the mean of values with so skewed `deviations` `(k,)` (Hall 1992)."""
+    k, size = len(deviations), float(np.sqrt((deviations**2).mean()))
+    skewness = math.sqrt(k * (k - 1)) / (k - 2) * float(((deviations / size) ** 3).mean()) if size > 0 else 0.0
+    if abs(skewness) < ROUNDED:
+        return -t, t
+    roots = (math.cbrt(1 + skewness * (q / math.sqrt(k) - skewness / (6 * k))) for q in (-t, t))
+    below, above = (math.sqrt(k) * 3 / skewness * (root - 1) for root in roots)
+    return below, above
 
 
 def fieller(x: float, y: float, covariance: Array, t: float) -> tuple[float, float] | None:
@@ -344,7 +382,7 @@ def _decide(rho: float, interval: tuple[float, float] | None, z: float, freedom:
     measured = f"rho = {rho:.3g}{known}, z = {z:.2f}"
     if z < low:
         return HarmDecision.HARMFUL, f"{measured}, below {low:.2f}: the steps go against the mean gradient."
-    if z > high:
+    if z > high and (interval is None or interval[0] > 0):
         return HarmDecision.HARMLESS, f"{measured}, above {high:.2f}: the steps descend."
     if idle:
         return HarmDecision.IDLE, f"{measured}: next to nothing, so no descent is left, nor do the steps climb."

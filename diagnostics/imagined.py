@@ -45,7 +45,7 @@ USUAL = (
 MEMBERS = 64
 """Coordinates per tensor on which rules are imagined: the first of those of the harm test."""
 BEFORE, V, PEAK = 0, 1, 2  # rows of a rule's state: the stepsize before, the second moment, its maximum
-V_RUN, GRADIENT, MOMENTUM, WEIGHT, STEPSIZE = range(5)  # rows of `Alternatives.now`
+V_RUN, GRADIENT, MOMENTUM, WEIGHT, STEPSIZE, COMING, CAME = range(7)  # rows of `Alternatives.now`
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Alternatives:
         self.rules = tuple(rules)
         count, lag = len(self.rules), max((rule.n for rule in self.rules), default=0)
         self.numbers = np.array([(r.kind, r.beta2, r.eps, r.n) for r in self.rules]).reshape(-1, 4)
-        self.now = np.zeros((5, 0))
+        self.now = np.zeros((7, 0))
         self.state = np.zeros((count, 3, 0))
         self.past = np.zeros((lag, 0))
         """The last gradients, a row each, overwritten in turn."""
@@ -144,13 +144,19 @@ class Alternatives:
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return everything needed to go on later."""
-        own = {"state": self.state, "past": self.past, "counts": self.counts, "sums": self.sums}
+        own = {
+            "state": self.state,
+            "past": self.past,
+            "counts": self.counts,
+            "sums": self.sums,
+            "coming": self.now[COMING],
+        }
         return own | {f"stretches/{key}": value for key, value in self.stretches.state().items()}
 
     def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Go on from `arrays()` of the same rules and tensors."""
         self.state[:], self.past[:] = arrays["state"], arrays["past"]
-        self.counts[:], self.sums[:] = arrays["counts"], arrays["sums"]
+        self.counts[:], self.sums[:], self.now[COMING] = arrays["counts"], arrays["sums"], arrays["coming"]
         prefix = "stretches/"
         self.stretches.restore({k.removeprefix(prefix): x for k, x in arrays.items() if k.startswith(prefix)})
 
@@ -159,6 +165,12 @@ class Alternatives:
 def correction(beta: float, t: float) -> float:
     """Return 1 - beta^t, without the power where it is one in the last digit."""
     return 1.0 if t * (1.0 - beta) > 40.0 else 1.0 - beta**t
+
+
+@inner()
+def outstanding(beta1: float, nesterov: float) -> float:
+    """Return how many steps of the size e·m are to come of a momentum m: (1 - nesterov)·β1/(1-β1)."""
+    return (1.0 - nesterov) * beta1 / (1.0 - beta1) if beta1 < 1.0 else 0.0
 
 
 @inner()
@@ -222,17 +234,21 @@ def imagine_alike(
     # Every row by itself, in one piece: only then does the compiler use vector lanes.
     v_run, g, m = now[V_RUN, a:z], now[GRADIENT, a:z], now[MOMENTUM, a:z]
     weight, e, sum_g, sum_g2 = now[WEIGHT, a:z], now[STEPSIZE, a:z], stretch[0, a:z], stretch[1, a:z]
-    nesterov = coefficients[5]
+    coming, came, nesterov = now[COMING, a:z], now[CAME, a:z], coefficients[5]
+    to_come = outstanding(coefficients[4], nesterov)
     for i in range(z - a):
         sum_g[i] += g[i]
         sum_g2[i] += g[i] * g[i]
+        came[i], coming[i] = coming[i], to_come * m[i]
         m[i] = nesterov * g[i] + (1.0 - nesterov) * m[i]  # from here on what e multiplies
+    none = np.zeros(z - a)
     for r in range(len(rules)):
         kind, lag = rules[r, 0], int(rules[r, 3])
         old = past[int(t - 1.0 - lag) % len(past), a:z] if 0 < lag < t else g
         stepsize(v_run, g, old, t, coefficients, rules[r], state[r, V, a:z], state[r, PEAK, a:z], e)
         own = stretch[2 + 3 * r, a:z], stretch[3 + 3 * r, a:z], stretch[4 + 3 * r, a:z]
-        tally(e, g, g if kind == ADOPT else m, weight, state[r, BEFORE, a:z], own, sums[r])
+        moved = (g, none, none) if kind == ADOPT else (m, coming, came)
+        tally(e, g, moved, weight, state[r, BEFORE, a:z], own, sums[r])
     if len(past):
         past[int(t - 1.0) % len(past), a:z] = g
 
@@ -298,17 +314,24 @@ def divide(v: Array, lr: float, scale: float, eps: float, e: Array) -> None:
 
 @inner(fastmath={"reassoc", "nsz"})
 def tally(
-    e: Array, g: Array, direction: Array, weight: Array, before: Array, stretch: tuple[Array, Array, Array], sums: Array
+    e: Array,
+    g: Array,
+    moved: tuple[Array, Array, Array],
+    weight: Array,
+    before: Array,
+    stretch: tuple[Array, Array, Array],
+    sums: Array,
 ) -> None:
-    """Add one rule's a, b and c_plus, and its Σ e·m, Σ e and Σ e·g² per member."""
+    """Add one rule's a, b and c_plus, and its Σ e·m with what is owed, Σ e and Σ e·g² per member."""
     sum_em, sum_e, sum_eg2 = stretch
+    direction, coming, came = moved
     a = b = rise = 0.0
     for i in range(len(e)):
         e_i, e_0 = e[i], before[i]
         a += weight[i] * e_i
         b += weight[i] * e_i * g[i] * e_i * g[i]
         rise += weight[i] * max(e_i - e_0, 0.0) if e_0 > 0.0 else 0.0
-        sum_em[i] += e_i * direction[i]
+        sum_em[i] += e_i * (direction[i] + coming[i]) - e_0 * came[i]
         sum_e[i] += e_i
         sum_eg2[i] += e_i * g[i] * g[i]
         before[i] = e_i if e_i > 0.0 else e_0

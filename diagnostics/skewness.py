@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .drift import LEVEL, fieller, jackknife, student_t
+from .drift import jackknife, ratio_interval
 from .trace import Trace
 
 Array = NDArray[np.float64]
@@ -65,8 +65,8 @@ def _skewness(name: str, gram_qg: Array, gram_gg: Array) -> Skewness:
     grams = np.stack([gram_qg, gram_gg])
     value, interval = math.nan, None
     if np.isfinite(grams).all():
-        (qg, gg), covariance = jackknife(grams)
+        (qg, gg), left_out = jackknife(grams)
         if gg > 0:
-            value, interval = float(qg / gg), fieller(qg, gg, covariance, student_t(len(gram_gg) - 1, LEVEL))
+            value, interval = float(qg / gg), ratio_interval(qg, gg, left_out)
     low, high = interval or (-math.inf, math.inf)
     return Skewness(name, value, (low, high), critical_beta2(value), (critical_beta2(low), critical_beta2(high)))

@@ -153,7 +153,7 @@ class Play:
             stretches=np.zeros((self.steps // self.stretch_length + 1, 6, dim)),
             unit=np.zeros(dim),
         )
-        x, e, totals = self.start.copy(), np.zeros(dim), np.zeros(len(SUMS) + len(EXTRAS))
+        x, e, owed, totals = self.start.copy(), np.zeros(dim), np.zeros(dim), np.zeros(len(SUMS) + len(EXTRAS))
         s, lost, alpha_before = np.zeros((self.method.rows(self.p), dim)), np.zeros_like(totals), np.zeros(1)
         advance, done, row = self.compiled(), 0, 0
         while done < self.steps:
@@ -171,6 +171,7 @@ class Play:
                 self.record_at,
                 self.stretch_length,
                 1.0 / self.method.weight(self.p),
+                self.method.outstanding(self.p),
                 x,
                 s,
                 e,
@@ -178,6 +179,7 @@ class Play:
                 totals,
                 lost,
                 out.stretches,
+                owed,
                 out.unit,
                 out.sums,
                 out.x,

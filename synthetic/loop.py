@@ -21,13 +21,15 @@ def advance(
     record_at,  # steps of the records, ascending
     stretch_length,
     share,  # 1 over the weights that the rule's momentum gives to all gradients together
+    outstanding,  # how many steps of the size e·m are to come of a momentum m
     x,  # (dim,) iterate
     s,  # (rows, dim) state of the rule
     e,  # (dim,) stepsizes of the step before
     alpha_before,  # (1,) its learning rate
     totals,  # sums up to here: the columns of `SUMS`, regret, descent made, descent intended
     lost,  # what rounding has cost them
-    stretches,  # (stretches, 6, dim) sums of e·m, g, e, u², u³ and e·u² with u = g/unit
+    stretches,  # (stretches, 6, dim) sums of e·m and what is owed, g, e, u², u³ and e·u² with u = g/unit
+    owed,  # (dim,) the steps that are to come of gradients already seen
     unit,  # (dim,) abs(g) where it first was not 0
     sums_at,  # outputs, one row a record
     x_at,
@@ -81,7 +83,8 @@ def advance(
                 step_rms2 += u * u
                 made += step * mean_g[j]
                 intended += e_j * mean_g[j] * mean_g[j]
-                held[0, j] += step
+                held[0, j] += step + (outstanding * step - owed[j])
+                owed[j] = outstanding * step
                 held[1, j] += g_j
                 held[2, j] += e_j
                 if unit[j] == 0.0:

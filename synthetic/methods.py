@@ -72,6 +72,13 @@ class Method:
         """Return what the momentum's weights of all gradients add up to, for a vector of hyper-parameters."""
         return 1.0 if self.weights is None else self.weights(dict(zip(self.defaults, p.tolist(), strict=True)))
 
+    def outstanding(self, p: Array) -> float:
+        """Return how many steps of the size e·m are to come of a momentum m: β1/(1-β1), and 0 without momentum."""
+        hyper = dict(zip(self.defaults, p.tolist(), strict=True))
+        if self.direction != "m" or "beta1" not in hyper:
+            return 0.0
+        return hyper["beta1"] / (1.0 - hyper["beta1"]) if self.weights is not fading_sum else fading_sum(hyper) - 1.0
+
     def rows(self, p: Array) -> int:
         """Return the rows of state for a vector of hyper-parameters."""
         return self.state(dict(zip(self.defaults, p.tolist(), strict=True))) if callable(self.state) else self.state

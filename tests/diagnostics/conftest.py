@@ -57,7 +57,9 @@ def momentum(g: Array, beta1: float) -> Array:
     return m
 
 
-def naive_drift(g: Array, m: Array, e: Array, scales: Array, owner: NDArray[np.int64]) -> DriftRecord | None:
+def naive_drift(
+    g: Array, m: Array, e: Array, scales: Array, owner: NDArray[np.int64], beta1: float = 0.0
+) -> DriftRecord | None:
     """Write the Gram matrices of the newer half of the stretches from full streams `(steps, coords)`, with loops."""
     last = len(g)
     length = 1
@@ -72,7 +74,9 @@ def naive_drift(g: Array, m: Array, e: Array, scales: Array, owner: NDArray[np.i
     dd, dg, gg = np.zeros((3, tensors, k, k))
     mass = np.mean([e[w].mean(axis=0) for w in windows], axis=0)
     pull = np.array([g[w].mean(axis=0) for w in windows])
-    step = np.array([(e[w] * m[w]).mean(axis=0) for w in windows])
+    owed = e * m * beta1 / (1 - beta1)
+    more = [(owed[w.stop - 1] - owed[w.start - 1]) / length for w in windows]
+    step = np.array([(e[w] * m[w]).mean(axis=0) for w in windows]) + np.array(more)
     square = np.mean([(g[w] ** 2).mean(axis=0) for w in windows], axis=0)
     live = np.mean([(e[w] * g[w] ** 2).mean(axis=0) for w in windows], axis=0)
     for c in np.flatnonzero((mass > 0) & ~(mass * square > 1000 * live)):
@@ -114,8 +118,8 @@ class World:
                 values[:, p, COLUMNS.index(name)] = stream[steps - 1]
         groups = {"lr": self.lr[steps - 1, None]}
         groups |= {name: np.full((len(steps), 1), getattr(self, name)) for name in ("beta1", "beta2")}
-        m = momentum(self.g, np.nan_to_num(self.beta1))
-        drift = naive_drift(self.g, m, self.e, np.ones(coords), owner)
+        beta1 = float(np.nan_to_num(self.beta1))
+        drift = naive_drift(self.g, momentum(self.g, beta1), self.e, np.ones(coords), owner, beta1)
         return Trace({"optimizer": "torch.optim.adam.Adam"}, tensors, steps, values, groups, drift=drift)
 
     @staticmethod

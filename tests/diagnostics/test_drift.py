@@ -8,18 +8,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import skew
 
 from stepscope.diagnostics.drift import (
     HarmDecision,
     K,
     Stretches,
     _grams,
+    covariance,
     cross_mean,
     fieller,
     jackknife,
     judge_harm,
+    ratio_interval,
     student_t,
     undecided,
+    unskewed,
 )
 
 HARMFUL, HARMLESS, INCONCLUSIVE = HarmDecision.HARMFUL, HarmDecision.HARMLESS, HarmDecision.INCONCLUSIVE
@@ -98,10 +102,10 @@ def naive_jackknife(matrices):
 @pytest.mark.parametrize("k", [4, 8])
 def test_jackknife_matches_the_loop(k):
     matrices = np.random.default_rng(k).normal(size=(3, k, k))
-    values, covariance = jackknife(matrices)
+    values, left_out = jackknife(matrices)
     naive_values, naive_covariance = naive_jackknife(matrices.tolist())
     assert values == pytest.approx(naive_values, rel=1e-12)
-    assert covariance == pytest.approx(np.array(naive_covariance), rel=1e-12)
+    assert covariance(left_out) == pytest.approx(np.array(naive_covariance), rel=1e-12)
 
 
 @pytest.mark.parametrize("k", [8, 11])
@@ -109,30 +113,65 @@ def test_the_jackknife_leaves_out_a_stretch_altogether(k):
     """Its stepsizes too: what is left equals the products computed from the other stretches alone."""
     means = np.random.default_rng(k).exponential(size=(k, 3, 4))
     _, dg, gg = _grams(means)
-    _, covariance = jackknife(np.stack([dg, gg]), np.diagonal(dg))
+    _, left_out = jackknife(np.stack([dg, gg]), np.diagonal(dg))
     left = []
     for i in range(k):
         _, other_dg, other_gg = _grams(np.delete(means, i, axis=0))
         left.append((cross_mean(other_dg), cross_mean(other_gg)))
     deviation = np.array(left) - np.mean(left, axis=0)
-    assert covariance == pytest.approx((k - 1) / k * deviation.T @ deviation, rel=1e-9)
+    assert left_out == pytest.approx(-deviation, rel=1e-9)
+    assert covariance(left_out) == pytest.approx((k - 1) / k * deviation.T @ deviation, rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_fieller_solves_its_inequality(seed):
     rng = np.random.default_rng(seed)
     root = rng.normal(size=(2, 2))
-    x, y, covariance, t = rng.normal(), 20.0, root @ root.T, 2.4
-    low, high = fieller(x, y, covariance, t)
+    x, y, joint, t = rng.normal(), 20.0, root @ root.T, 2.4
+    low, high = fieller(x, y, joint, t)
 
     def inside(r):
-        spread = covariance[0, 0] - 2 * r * covariance[0, 1] + r**2 * covariance[1, 1]
+        spread = joint[0, 0] - 2 * r * joint[0, 1] + r**2 * joint[1, 1]
         return (x - r * y) ** 2 <= t**2 * spread
 
     assert low < x / y < high
     for r in np.linspace(low - 1, high + 1, 1001):
         assert inside(r) == (low <= r <= high)
-    assert fieller(x, 0.01, covariance, t) is None
+    assert fieller(x, 0.01, joint, t) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_unskewed_solves_halls_transformation(seed):
+    """Its answers are the values of Student's t that the transformation sends to -t and t."""
+    deviations = np.random.default_rng(seed).exponential(size=9)
+    deviations -= deviations.mean()
+    k, skewness = 9, skew(deviations, bias=False)
+
+    def transformed(q):
+        u = q / math.sqrt(k)
+        return math.sqrt(k) * (u + skewness * u**2 / 3 + skewness**2 * u**3 / 27 + skewness / (6 * k))
+
+    below, above = unskewed(deviations, 2.3)
+    assert transformed(below) == pytest.approx(-2.3)
+    assert transformed(above) == pytest.approx(2.3)
+    assert (below < -2.3) == (above < 2.3) == (skewness > 0)
+
+
+def test_unskewed_leaves_even_values_alone():
+    assert unskewed(np.array([-1.0, -0.5, 0.0, 0.0, 0.5, 1.0]), 2.3) == (-2.3, 2.3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_interval_reaches_at_least_as_far_as_fiellers(seed):
+    rng = np.random.default_rng(seed)
+    left_out = rng.exponential(size=(9, 2)) * [0.3, 0.1]
+    left_out -= left_out.mean(axis=0)
+    low, high = fieller(1.0, 3.0, covariance(left_out), student_t(8, 0.95))
+    wider = ratio_interval(1.0, 3.0, left_out)
+    assert wider[0] <= low
+    assert high <= wider[1]
+    mirrored = ratio_interval(-1.0, 3.0, left_out * [-1.0, 1.0])
+    assert mirrored == pytest.approx((-wider[1], -wider[0]))
 
 
 def test_student_t_of_seven():
