@@ -17,7 +17,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .trends import Trend, block_noise, later, steps_until, theil_sen, trend
+from .trends import SURE, Trend, block_noise, later, steps_until, theil_sen, trend
 
 Array = NDArray[np.float64]
 
@@ -122,8 +122,9 @@ def judge(
 
     HOLDS if the last ratio is at most `floor`, or if it falls: s ≤ -0.2 over all blocks and over the later half, with
     the upper end of s below -0.05, and within one standard error so does the last octave: a start-up may fall for long
-    before it comes to rest. VIOLATED if it does not: s ≥ -0.1 over both, with the lower end above -0.3.
-    Otherwise INCONCLUSIVE. Where a → ∞ the block ratio and the cumulative ratio have one limit (Stolz-Cesàro).
+    before it comes to rest. VIOLATED if it does not: s ≥ -0.1 over both, with the lower end above -0.3, and no sure
+    fall over the last octave. Otherwise INCONCLUSIVE. Where a → ∞ the block ratio and the cumulative ratio have one
+    limit (Stolz-Cesàro).
 
     A ratio of 0 has no logarithm: ratios are raised to `floor` first, which is as good as 0. A ratio that
     rises from 0 thus counts as rising, and a zero among decaying ratios as low. Blocks without a step (a
@@ -163,9 +164,9 @@ def _judge(
     needed: int | None = None
     if ratios[-1] <= floor:
         decision, reason = Decision.HOLDS, f"{seen}, which is as good as 0."
-    elif max(found.slope, found.late, found.end) <= FALLING and found.high < FALLEN:
+    elif max(found.slope, found.late, found.end - found.end_error) <= FALLING and found.high < FALLEN:
         decision, reason = Decision.HOLDS, f"{seen}, {spread}: it tends to 0."
-    elif min(found.slope, found.late) >= FLAT and found.low > FLAT_LOW:
+    elif min(found.slope, found.late, found.end + SURE * found.end_error) >= FLAT and found.low > FLAT_LOW:
         decision, reason = Decision.VIOLATED, f"{seen}, {spread}: it does not tend to 0."
     else:
         decision, needed = Decision.INCONCLUSIVE, steps_until(_last(steps), _slope_decides(found))
@@ -245,6 +246,8 @@ def growth(steps: ArrayLike, a: ArrayLike, start: float) -> Growth:
     α/t² has p = -1); INCONCLUSIVE between, as where the learning rate falls at the end only.
     """
     blocks = cut(steps, a, start)
+    with np.errstate(all="ignore"):
+        noise = block_noise(a, steps, block_edges(steps, start))
     usable = np.isfinite(blocks.a) & (blocks.a >= 0)
     sums, t = blocks.a[usable], blocks.t[usable]
     if len(sums) < MIN_BLOCKS:
@@ -252,7 +255,7 @@ def growth(steps: ArrayLike, a: ArrayLike, start: float) -> Growth:
         return Growth(math.nan, math.nan, math.nan, Decision.INCONCLUSIVE, reason, more)
     if sums.max() == 0:
         return Growth(-math.inf, -math.inf, -math.inf, Decision.VIOLATED, "a stands still: every stepsize is 0.")
-    found = trend(t, np.maximum(sums, VARIANCE_FLOOR * float(sums.max())))
+    found = trend(t, np.maximum(sums, VARIANCE_FLOOR * float(sums.max())), noise[usable])
     goes = f"like t^{found.slope:.2f} [{found.low:.2f}, {found.high:.2f}]"
     seen = f"over {len(t)} blocks what a block adds to a goes {goes}"
     needed: int | None = None

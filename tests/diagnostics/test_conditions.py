@@ -36,14 +36,22 @@ def powers(p, steps=STEPS):
 # twins
 
 
-def naive_theil_sen(x, y):
-    slopes = sorted((y[j] - y[i]) / (x[j] - x[i]) for i, j in combinations(range(len(x)), 2))
+def naive_theil_sen(x, y, noise):
+    """Weighted quantiles, each slope standing in the middle of its weight."""
+    pairs = [(i, j) for i, j in combinations(range(len(x)), 2)]
+    slopes = sorted(
+        ((y[j] - y[i]) / (x[j] - x[i]), (x[j] - x[i]) / math.sqrt(noise[i] ** 2 + noise[j] ** 2)) for i, j in pairs
+    )
+    total = sum(weight for _, weight in slopes)
 
     def quantile(q):
-        place = q * (len(slopes) - 1)
-        below = math.floor(place)
-        above = min(below + 1, len(slopes) - 1)
-        return slopes[below] + (place - below) * (slopes[above] - slopes[below])
+        before, last = 0.0, None
+        for slope, weight in slopes:
+            place = (before + weight / 2) / total
+            if place >= q:
+                return slope if last is None else last[1] + (q - last[0]) / (place - last[0]) * (slope - last[1])
+            before, last = before + weight, (place, slope)
+        return slopes[-1][0]
 
     return quantile(0.5), quantile(0.16), quantile(0.84)
 
@@ -61,7 +69,17 @@ def naive_edges(steps, start):
 def test_theil_sen_matches_the_loop(seed):
     rng = np.random.default_rng(seed)
     x, y = np.sort(rng.normal(size=11)), rng.normal(size=11)
-    assert theil_sen(x, y) == pytest.approx(naive_theil_sen(x, y), rel=1e-12)
+    noise = rng.uniform(0.1, 2.0, size=11)
+    assert theil_sen(x, y, noise) == pytest.approx(naive_theil_sen(x, y, noise), rel=1e-12)
+    assert theil_sen(x, y) == pytest.approx(naive_theil_sen(x, y, np.ones(11)), rel=1e-12)
+    assert theil_sen(x, y, np.where(noise < 0.5, 0.0, 1.0)) == pytest.approx(theil_sen(x, y), rel=1e-12)
+
+
+def test_theil_sen_hardly_hears_a_point_of_large_noise():
+    x, noise = np.arange(8.0), np.array([1e6] + [1e-3] * 7)
+    y = np.append(50.0, -0.5 * x[1:])
+    assert theil_sen(x, y, noise) == pytest.approx((-0.5, -0.5, -0.5), abs=1e-6)
+    assert theil_sen(x, y)[1] < -5
 
 
 @pytest.mark.parametrize("seed", range(10))

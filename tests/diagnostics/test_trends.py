@@ -63,4 +63,4 @@ def test_steps_until_is_the_first_that_keeps_the_promise():
 
 def test_a_longer_run_is_off_the_same_true_slope():
     """Both slopes err: the difference has the variance error² (1 + 1/c)."""
-    assert later(Trend(0.5, 0, 1, 0.5, 0.1, 0.5), 4.0) == NormalDist(0.5, 0.1 * math.sqrt(1.25))
+    assert later(Trend(0.5, 0, 1, 0.5, 0.1, 0.5, 0.1), 4.0) == NormalDist(0.5, 0.1 * math.sqrt(1.25))
