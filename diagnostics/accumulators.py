@@ -52,13 +52,16 @@ class Coefficients(NamedTuple):
     beta1: float = 0.0
     nesterov: float = 0.0
 
+    def packed(self) -> bytes:
+        """Return them as a job holds them; tensors of one group share them, and packing them takes longest."""
+        return RULE.pack(*self)
 
-JOB = struct.Struct("=6q6d")
+
+RULE, PLACE = struct.Struct("=6d"), struct.Struct("=6q")
 """What a tensor is given of a step: the addresses of v and g, the size of an element in bytes (0: no step), whether
 just the watched coordinates lie there, whether all coordinates are to be summed and where v before the step lies
-(0: it was zero), and the coefficients."""
+(0: it was zero); and the coefficients, behind them."""
 COEFFICIENTS = 6  # their place in a job
-NO_JOB = (0,) * 6 + (0.0,) * len(Coefficients._fields)
 
 
 class Accumulators:
@@ -74,7 +77,7 @@ class Accumulators:
         self._root, self._each = np.zeros(0), np.zeros((PER_COORDINATE, 0))
         self._index, self._lead = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._scratch, self._unkept = np.zeros((3, BLOCK)), np.zeros((PER_COORDINATE, BLOCK))
-        self._layout, self._jobs = np.zeros((0, 4), np.int64), np.zeros((0, JOB.size // 8), np.int64)
+        self._layout, self._jobs = np.zeros((0, 4), np.int64), np.zeros((0, (PLACE.size + RULE.size) // 8), np.int64)
         self._then = np.zeros((0, len(Coefficients._fields)))
         self._held: list[object] = []
         """What a job points to and nobody else keeps."""
@@ -164,7 +167,8 @@ class Accumulator:
         self.each = each
         """a, b, c and c_plus per coordinate of a sample, `(4, watched)`; `(4, 0)` where all are watched."""
         self.last, self.then = last, then
-        self._job, self._held, self._coordinates = job.data.cast("B"), held, coordinates
+        self._place, self._rule = job[:COEFFICIENTS].data.cast("B"), job[COEFFICIENTS:].data.cast("B")
+        self._held, self._coordinates = held, coordinates
         self._known: torch.Tensor | None = None
         self._address = 0
         """A second moment found in place, and where: most optimizers keep it there for the whole run."""
@@ -173,11 +177,13 @@ class Accumulator:
         self,
         v: torch.Tensor | None,
         g: torch.Tensor,
-        now: Coefficients,
+        rule: bytes,
         survey: bool = False,
         before: torch.Tensor | None = None,
     ) -> bool:
         """Take this step from whole tensors, `v` None for 1, which must outlive `add`; False where that cannot be.
+
+        `rule` holds the packed coefficients.
 
         A `survey`, whose tensors may be copies, sums over all coordinates in place of the sample; `before` is v before
         the step, None for zero.
@@ -187,27 +193,29 @@ class Accumulator:
             return False
         address = 0
         if v is not None:
-            if v is not self._known or v.data_ptr() != self._address:
+            address = v.data_ptr()
+            if v is not self._known or address != self._address:
                 if not in_place(v):
                     return False
-                self._known, self._address = v, v.data_ptr()
-            address = self._address
+                self._known, self._address = v, address
         past = 0 if before is None else before.data_ptr()
         if survey:
             self._held.append((v, g, before))
-        JOB.pack_into(self._job, 0, address, g.data_ptr(), g.element_size(), 0, survey, past, *now)
+        PLACE.pack_into(self._place, 0, address, g.data_ptr(), g.element_size(), 0, survey, past)
+        self._rule[:] = rule
         return True
 
     def hold(self, v: NDArray[np.floating], g: NDArray[np.floating], now: Coefficients) -> None:
         """Take this step from arrays of the watched coordinates, `(watched,)`."""
         held = np.ascontiguousarray(v, np.float64), np.ascontiguousarray(g, np.float64)
         self._held.append(held)
-        JOB.pack_into(self._job, 0, held[0].ctypes.data, held[1].ctypes.data, 8, 1, 0, 0, *now)
+        PLACE.pack_into(self._place, 0, held[0].ctypes.data, held[1].ctypes.data, 8, 1, 0, 0)
+        self._rule[:] = now.packed()
 
     def idle(self) -> None:
         """Take nothing from this step."""
         self.last[:] = 0.0
-        JOB.pack_into(self._job, 0, *NO_JOB)
+        PLACE.pack_into(self._place, 0, 0, 0, 0, 0, 0, 0)
 
     def forget(self) -> None:
         """Compare the next stepsize with nothing: what comes is not the successor of what was."""

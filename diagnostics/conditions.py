@@ -122,9 +122,9 @@ def judge(
 
     HOLDS if the last ratio is at most `floor`, or if it falls: s ≤ -0.2 over all blocks and over the later half, with
     the upper end of s below -0.05, and within one standard error so does the last octave: a start-up may fall for long
-    before it comes to rest. VIOLATED if it does not: s ≥ -0.1 over both, with the lower end above -0.3, and no sure
-    fall over the last octave. Otherwise INCONCLUSIVE. Where a → ∞ the block ratio and the cumulative ratio have one
-    limit (Stolz-Cesàro).
+    before it comes to rest. VIOLATED if it does not: s ≥ -0.1 over both, with the lower end above -0.3 and the upper one
+    not below 0, and no sure fall over the last octave. Otherwise INCONCLUSIVE. Where a → ∞ the block ratio and the
+    cumulative ratio have one limit (Stolz-Cesàro).
 
     A ratio of 0 has no logarithm: ratios are raised to `floor` first, which is as good as 0. A ratio that
     rises from 0 thus counts as rising, and a zero among decaying ratios as low. Blocks without a step (a
@@ -166,12 +166,17 @@ def _judge(
         decision, reason = Decision.HOLDS, f"{seen}, which is as good as 0."
     elif max(found.slope, found.late, found.end - found.end_error) <= FALLING and found.high < FALLEN:
         decision, reason = Decision.HOLDS, f"{seen}, {spread}: it tends to 0."
-    elif min(found.slope, found.late, found.end + SURE * found.end_error) >= FLAT and found.low > FLAT_LOW:
+    elif min(found.slope, found.late) >= FLAT and found.low > FLAT_LOW and not _surely_falls(found):
         decision, reason = Decision.VIOLATED, f"{seen}, {spread}: it does not tend to 0."
     else:
         decision, needed = Decision.INCONCLUSIVE, steps_until(_last(steps), _slope_decides(found))
         reason = f"{seen}, {spread}: {_open(found)}; {_more(needed)}"
     return Condition(decision, found.slope, found.low, found.high, ratios, t, reason, needed)
+
+
+def _surely_falls(found: Trend) -> bool:
+    """Return whether the ratio falls beyond doubt, if ever so slowly, or begins to."""
+    return found.high < 0 or found.end + SURE * found.end_error < FLAT
 
 
 def _open(found: Trend) -> str:

@@ -244,7 +244,9 @@ def judge_harm(gram_dd: Array, gram_dg: Array, gram_gg: Array, first_step: int, 
     resolved = gg > 0
     interval = ratio_interval(dg, gg, left_out[:, :2]) if resolved else None
     rho = dg / gg if resolved else math.nan
-    decision, reason = _decide(rho, interval, z, freedom)
+    t = student_t(freedom, LEVEL)
+    bounds = -student_t(freedom, ACCUSING), max(t, unskewed(left_out[:, 0], t)[1])
+    decision, reason = _decide(rho, interval, z, bounds)
     return Harm(
         rho=rho,
         interval=interval or (-math.inf, math.inf),
@@ -254,7 +256,7 @@ def judge_harm(gram_dd: Array, gram_dg: Array, gram_gg: Array, first_step: int, 
         reason=reason,
         first_step=first_step,
         last_step=last_step,
-        steps_needed=_steps_that_tell(z, freedom, last_step) if decision is HarmDecision.INCONCLUSIVE else None,
+        steps_needed=_steps_that_tell(z, bounds[1], last_step) if decision is HarmDecision.INCONCLUSIVE else None,
     )
 
 
@@ -351,13 +353,12 @@ def _z(value: float, variance: float) -> float:
     return math.copysign(math.inf, value) if value else 0.0
 
 
-def _steps_that_tell(z: float, freedom: int, last: int) -> int | None:
+def _steps_that_tell(z: float, high: float, last: int) -> int | None:
     """Return how many more steps show with probability `PROMISE` that a run descends; None where 64 times would not.
 
     After c times the steps z has grown by √c. It is off by 1 now and then, so that it is normal with variance 1 + c.
     Nothing is promised of a run that seems to climb, and is not yet accused: two in three of those only hover.
     """
-    high = student_t(freedom, LEVEL)
 
     def chance(c: float) -> float:
         return 1 - NormalDist(z * math.sqrt(c), math.sqrt(1 + c)).cdf(high)
@@ -370,7 +371,9 @@ def no_descent(interval: tuple[float, float]) -> bool:
     return max(map(abs, interval)) <= NO_DESCENT
 
 
-def _decide(rho: float, interval: tuple[float, float] | None, z: float, freedom: int) -> tuple[HarmDecision, str]:
+def _decide(
+    rho: float, interval: tuple[float, float] | None, z: float, bounds: tuple[float, float]
+) -> tuple[HarmDecision, str]:
     if math.isnan(rho):
         return HarmDecision.INCONCLUSIVE, "no mean gradient is left beside the noise, so rho decides nothing."
     idle = interval is not None and no_descent(interval)
@@ -378,11 +381,11 @@ def _decide(rho: float, interval: tuple[float, float] | None, z: float, freedom:
         decision = HarmDecision.IDLE if idle else HarmDecision.INCONCLUSIVE
         return decision, f"rho = {rho:.3g}, which is as good as 0: the steps lead nowhere."
     known = f" with interval [{interval[0]:.3g}, {interval[1]:.3g}]" if interval else ""
-    low, high = -student_t(freedom, ACCUSING), student_t(freedom, LEVEL)
+    low, high = bounds
     measured = f"rho = {rho:.3g}{known}, z = {z:.2f}"
     if z < low:
         return HarmDecision.HARMFUL, f"{measured}, below {low:.2f}: the steps go against the mean gradient."
-    if z > high and (interval is None or interval[0] > 0):
+    if z > high:
         return HarmDecision.HARMLESS, f"{measured}, above {high:.2f}: the steps descend."
     if idle:
         return HarmDecision.IDLE, f"{measured}: next to nothing, so no descent is left, nor do the steps climb."

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from .accumulators import Coefficients
 from .stepsizes import Reader
 from .watcher import FAILURES, Watcher, kept_as
 
@@ -30,7 +29,7 @@ def glance(
     if stored is None:
         return watchers
     left: list[Watcher] = []
-    rules: dict[float, Coefficients] = {}
+    rules: dict[float, bytes] = {}
     for w in watchers:
         view = w.view
         gradient, state = view.param.grad, states.get(view.param, NO_STATE)
@@ -39,14 +38,14 @@ def glance(
             left.append(w)
             continue
         counter = state.get("step")
-        count = float(step if counter is None else counter)
+        count = float(step) if counter is None else w.read(counter)
         if counter is not None and count - 1 != w.counted:
             left.append(w)
             continue
         if count not in rules:
             view.group, view.state, view.step = group, state, count
             try:
-                rules[count] = reader.coefficients(view)
+                rules[count] = reader.coefficients(view).packed()
             except FAILURES:
                 return watchers
         if w.accumulator.point(state[stored] if stored else None, gradient, rules[count]):

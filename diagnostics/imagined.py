@@ -42,7 +42,7 @@ USUAL = (
     *(f"adam(beta2={beta2})" for beta2 in (0.9, 0.95, 0.99, 0.999, 0.9999)),
     *("adam(eps=1e-4)", "amsgrad", "adafom", "adashift", "adopt", "sgd"),
 )
-MEMBERS = 64
+MEMBERS = 32
 """Coordinates per tensor on which rules are imagined: the first of those of the harm test."""
 BEFORE, V, PEAK = 0, 1, 2  # rows of a rule's state: the stepsize before, the second moment, its maximum
 V_RUN, GRADIENT, MOMENTUM, WEIGHT, STEPSIZE, COMING, CAME = range(7)  # rows of `Alternatives.now`

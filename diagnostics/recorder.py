@@ -35,6 +35,8 @@ MOST_DUMPS = 10
 """Flight recorder dumps of one run: the first are the ones that show how it began."""
 COMMIT_SECONDS = 1.0
 """A killed process loses at most the records of this long, or of one record interval."""
+PRODUCTS_SHARE = 1 / 500
+"""Of all time, what the products of the harm test may take: a killed process may lose some more of those."""
 RMS2 = SUMS.index("rms2")
 UNSCALED = np.array([name in ("rms2", "steps") for name in SUMS])
 """Means and counts of the tensor as a whole, which a sample estimates without scaling up."""
@@ -66,6 +68,7 @@ class Recorder:
         self.scalars: dict[str, list[float]] = {}
         self._pending: list[tuple[str, torch.Tensor]] = []
         self._recorded, self._committed = -1, time.monotonic()
+        self._products_due = -math.inf
         self._dumps, self.closed = 0, False
         self.groups: Mapping[str, list[float]] = {}
         """The newest schedules of the parameter groups."""
@@ -191,9 +194,12 @@ class Recorder:
         self._lock = None
 
     def commit(self) -> None:
-        """Put everything written so far on disk, and what the harm test needs with it."""
-        for row in [*self._drift_rows(), *self._what_if_rows()]:
-            self.log.append(row)
+        """Put everything written so far on disk, and now and then the products of the harm test with it."""
+        begin = time.monotonic()
+        if begin >= self._products_due or self.closed:
+            for row in [*self._drift_rows(), *self._what_if_rows()]:
+                self.log.append(row)
+            self._products_due = time.monotonic() + (time.monotonic() - begin) / PRODUCTS_SHARE
         self.log.commit()
         self._committed = time.monotonic()
 
