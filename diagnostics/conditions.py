@@ -122,8 +122,8 @@ def judge(
 
     HOLDS if the last ratio is at most `floor`, or if it falls: s ≤ -0.2 over all blocks and over the later half, with
     the upper end of s below -0.05, and within one standard error so does the last octave: a start-up may fall for long
-    before it comes to rest. VIOLATED if it does not: s ≥ -0.1 over both, with the lower end above -0.3 and the upper one
-    not below 0, and no sure fall over the last octave. Otherwise INCONCLUSIVE. Where a → ∞ the block ratio and the
+    before it comes to rest. VIOLATED if it does not: s ≥ -0.1 over both, with the lower end above -0.3 and the upper
+    one not below 0, and no sure fall over the last octave. Otherwise INCONCLUSIVE. Where a → ∞ the block ratio and the
     cumulative ratio have one limit (Stolz-Cesàro).
 
     A ratio of 0 has no logarithm: ratios are raised to `floor` first, which is as good as 0. A ratio that

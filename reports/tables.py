@@ -19,7 +19,7 @@ from .numerals import number, typeset
 from .words import rho
 
 STREAM = (
-    "The stream is that of the run that was made: every rule is fed the gradients that this run met, on at most 64 "
+    "The stream is that of the run that was made: every rule is fed the gradients that this run met, on at most 32 "
     "coordinates of each tensor. Another rule would have gone elsewhere and met others, so a row says what would have "
     "stood in the conditions here, not where the run would have ended."
 )
