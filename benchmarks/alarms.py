@@ -224,7 +224,10 @@ FAULTS = (
     Fault("learning rate × 100", rate_jump, ("learning rate", "update surge")),
     Fault("v decays after convergence", interpolating, ("stepsize growth",)),
     Fault(
-        "β2 = 0.5 on rare words", rare_words, ("Descent efficiency", "Rare large", "Harm:", "biased"), loss_tells=False
+        "β2 = 0.5 on rare words",
+        rare_words,
+        ("Gradients come less often", "Descent efficiency", "Rare large", "Harm:", "biased"),
+        loss_tells=False,
     ),
     Fault("class imbalance after Reddi", imbalanced, ("Rare large", "Harm:", "biased"), loss_tells=False),
     Fault("bfloat16 state", half_precision_state, ("limited by precision",), loss_tells=False),

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .drift import DORMANT
 from .evidence import Evidence
@@ -102,13 +104,44 @@ def eps_too_small(e: Evidence) -> Finding | None:
     )
 
 
+def forgotten(e: Evidence) -> Finding | None:
+    """Report tensors whose stepsizes rise between gradients that are far apart, and fall back at each."""
+    spread, back = e.spread(), _falls_back(e)
+    beta2 = e.trace.groups.get("beta2")
+    if not back.any() or beta2 is None or not np.isfinite(beta2[-1]).any():
+        return None
+    worst, gap = int(np.argmax(np.where(back, spread, 0.0))), 1 - float(np.nanmin(beta2[-1]))
+    return Finding(
+        "Gradients come less often than v remembers",
+        f"In {int(back.sum())} of {len(back)} tensors the mean stepsize is more than {DORMANT:g} times the one where "
+        f"the gradient is, in {e.trace.tensors[worst].name} {spread[worst]:.2g} times, and falls back again and again: "
+        f"v decays between gradients, within some 1/(1 - beta2) = {1 / gap:.3g} steps, and each then moves its "
+        f"coordinate by lr/sqrt(1 - beta2) = {1 / math.sqrt(gap):.3g} lr, whatever its size. b/a and c+/a speak of "
+        f"coordinates that sleep.",
+        "docs/theory.md 1.5",
+        trace_names(e.trace, back),
+        e.window,
+        "Raise beta2 until the memory spans the gaps between gradients.",
+    )
+
+
+def _falls_back(e: Evidence) -> NDArray[np.bool_]:
+    """Return in which tensors the stepsizes of sleeping coordinates fall again, `(tensors,)`.
+
+    Those with a gradient have less than 1/`DORMANT` of a, and cannot make so much fall; those that never have one
+    only rise.
+    """
+    falls = e.increment("c_v") - e.increment("rise_v")
+    return np.asarray((e.spread() > DORMANT) & (falls * DORMANT > e.increment("a")))
+
+
 def dormant(e: Evidence) -> Finding | None:
     """Report tensors whose a is carried by a few coordinates with hardly any gradient."""
     spread = e.spread()
-    carried = spread > DORMANT
+    carried = (spread > DORMANT) & ~_falls_back(e)
     if not carried.any():
         return None
-    worst = int(np.argmax(spread))
+    worst = int(np.argmax(np.where(carried, spread, 0.0)))
     withheld = " Together they make up most of a, so no certificate is given." if e.dormant else ""
     return Finding(
         "Dormant coordinates carry a",
@@ -195,6 +228,7 @@ RECORD_FINDINGS: tuple[Callable[[Evidence], Finding | None], ...] = (
     spikes,
     eps_bound,
     eps_too_small,
+    forgotten,
     dormant,
     interruptions,
     unreadable,

@@ -181,7 +181,8 @@ def test_the_lengths_that_a_decision_needs():
 
 
 @pytest.mark.parametrize(
-    ("slope", "decision"), [(-0.5, "holds"), (-0.21, "holds"), (-0.15, "inconclusive"), (-0.02, "inconclusive"), (0, "violated")]
+    ("slope", "decision"),
+    [(-0.5, "holds"), (-0.21, "holds"), (-0.15, "inconclusive"), (-0.02, "inconclusive"), (0, "violated")],
 )
 def test_the_thresholds_of_the_rule(slope, decision):
     steps = np.arange(1.0, 4097.0)

@@ -43,6 +43,28 @@ def test_what_keeps_all_conditions_from_being_judged_is_left_to_the_checks(short
     assert not any("usable blocks" in finding.text for finding in findings_of(short))
 
 
+@pytest.mark.parametrize(
+    ("beta2", "gap", "title"),
+    [(0.5, 50, "Gradients come less often than v remembers"), (0.99, 10**9, "Dormant coordinates carry a")],
+)
+def test_gradients_that_come_rarely_are_told_from_those_that_never_come(beta2, gap, title):
+    """One coordinate in a hundred learns; the others have a gradient every `gap` steps, or only the first one."""
+    x = torch.nn.Parameter(torch.zeros(100))
+    optimizer = torch.optim.Adam([("x", x)], lr=1e-3, betas=(0.0, beta2))
+    rng = torch.Generator().manual_seed(0)
+    with Monitor(optimizer) as monitor:
+        for step in range(2000):
+            x.grad = torch.randn(100, generator=rng) * (1.0 if step % gap == 0 else 0.0)
+            x.grad[0] = torch.randn((), generator=rng)
+            optimizer.step()
+        diagnosis = monitor.diagnose()
+    (found,) = [f for f in diagnosis.findings if f.title.startswith(("Gradients come less", "Dormant"))]
+    assert found.title == title
+    if gap == 50:
+        assert "1/(1 - beta2) = 2 steps" in found.text
+        assert "1.41 lr" in found.text
+
+
 def test_reasons_that_differ_are_given_one_by_one(short):
     bias = replace(short.bias, reason="the bias is too scattered to call.", steps_needed=70_000)
     found = not_yet(replace(short, bias=bias))
