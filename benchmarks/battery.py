@@ -1,6 +1,6 @@
 """Plays the battery and writes its tables into docs/trust.md, between the markers.
 
-    python benchmarks/battery.py --write                    # everything: hours on two cores
+    python benchmarks/battery.py --write                    # everything: half an hour on two cores
     python benchmarks/battery.py --steps 1e4 --seeds 1      # a look
     python benchmarks/battery.py --save rows.jsonl          # keep the runs; --load judges saved ones again
 
