@@ -78,10 +78,11 @@ def _run(kind, mean, p, q, beta1, beta2, root, steps, length, rng, sums):  # typ
         m = beta1 * m + (1 - beta1) * g
         v = g * g if t == -burn else beta2 * v + (1 - beta2) * g * g
         i = t // length
-        e = (1 / math.sqrt(t + 1.0) if root and t >= 0 else 1.0) / math.sqrt(v)
-        before, owed = owed, e * m * beta1 / (1 - beta1)
+        rate = 1 / math.sqrt(t + 1.0) if root and t >= 0 else 1.0
+        e = rate / math.sqrt(v)
+        before, owed = owed, e / rate * m * beta1 / (1 - beta1)
         if t >= 0 and i < len(sums):
-            sums[i, 0] += e * m + owed - before
+            sums[i, 0] += e * m + rate * (owed - before)
             sums[i, 1] += g
             sums[i, 2] += e
 

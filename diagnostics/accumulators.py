@@ -387,7 +387,7 @@ def drift(
     With e·m goes what the momentum owes more than before, see `drift.py`.
     """
     lr, gain, scale, eps, beta1, nesterov = now
-    to_come = outstanding(beta1, nesterov)
+    to_come = outstanding(beta1, nesterov) / lr if lr > 0.0 else 0.0
     m, owed, unit = held
     sum_em, sum_g, sum_e = steps
     sum_u2, sum_u3, sum_eu2 = powers
@@ -399,8 +399,8 @@ def drift(
         e = e if live else 0.0
         g_i = g_i if live else 0.0
         m[i] = beta1 * m[i] + (1.0 - beta1) * g_i
-        owes = e * to_come * m[i]
-        sum_em[i] += e * (nesterov * g_i + (1.0 - nesterov) * m[i]) + (owes - owed[i])
+        owes = e * to_come * m[i] if e > 0.0 else owed[i]
+        sum_em[i] += e * (nesterov * g_i + (1.0 - nesterov) * m[i]) + lr * (owes - owed[i])
         owed[i] = owes
         sum_g[i] += g_i
         sum_e[i] += e

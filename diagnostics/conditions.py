@@ -182,7 +182,7 @@ def _surely_falls(found: Trend) -> bool:
 def _open(found: Trend) -> str:
     """Say what keeps a slope from being called."""
     if found.high < FALLEN or found.low > FLAT_LOW:
-        return f"too slow to call, t^{found.late:.2f} over the later half, or no more at the end"
+        return f"too slow to call, t^{found.late:.2f} over the later half, or another way at the end"
     return "too scattered to call"
 
 
@@ -381,7 +381,9 @@ def _slope_decides(found: Trend) -> Callable[[float], float]:
     def chance(c: float) -> float:
         next_one = later(found, c)
         falls = min(FALLING, FALLEN - (found.high - found.slope) / math.sqrt(c))
-        stays = max(FLAT, FLAT_LOW + (found.slope - found.low) / math.sqrt(c))
+        stays = max(
+            FLAT, FLAT_LOW + (found.slope - found.low) / math.sqrt(c), (found.slope - found.high) / math.sqrt(c)
+        )
         return next_one.cdf(falls) + 1 - next_one.cdf(stays)
 
     return chance

@@ -1,10 +1,10 @@
 """The harm test, docs/theory.md 4.6: do the steps go where the mean gradient goes? No torch.
 
 A recorded run has no true gradient G. The last half of the run is cut into k stretches; per coordinate,
-stretch i has the mean gradient g_i and the mean direction of the steps d_i = mean(e m + o_t - o_{t-1}) / ē, with m the
-momentum that the stepsize multiplies (g where there is none) and o = e m β1/(1-β1) what it still owes: the steps that
-are to come of gradients already seen. So d_i are the steps that the gradients of stretch i make, not those that they
-inherit; o adds nothing over a run. Only products of *different* stretches are used, because the noise of
+stretch i has the mean gradient g_i and the mean direction of the steps d_i = mean(e m + lr (o_t - o_{t-1})) / ē, with m
+the momentum that the stepsize multiplies (g where there is none) and o = e/lr · m β1/(1-β1) what it still owes at rate
+1: the steps that are to come of gradients already seen. So d_i are the steps that the gradients of stretch i make, not
+those that they inherit. Only products of *different* stretches are used, because the noise of
 one stretch is shared by its d and its g:
 
     U(p, q) = (⟨Σp_i, Σq_i⟩ - Σ⟨p_i, q_i⟩) / (k(k-1)),   ρ = U(d, g) / U(g, g),   coordinates weighted by ē.
@@ -88,7 +88,7 @@ class Stretches:
         self.momentum: Array = np.zeros(coords)
         """m, the average of the gradients that e multiplies; the caller moves it on."""
         self.owed: Array = np.zeros(coords)
-        """o, the steps that are to come of gradients already seen; the caller moves it on."""
+        """o, the steps at rate 1 that are to come of gradients already seen; the caller moves it on."""
         self.unit: Array = np.zeros(coords)
         """abs(g) where it first was not 0, in which u is measured: float32 would not hold every g³."""
         self.closed: NDArray[np.float32] = np.zeros((4 * K, rows, coords), dtype=np.float32)
@@ -307,7 +307,7 @@ def ratio_interval(x: float, y: float, left_out: Array) -> tuple[float, float] |
     Fieller's interval, further out on the side where rare stretches with large numbers are to be expected: if these
     are few, those that came are too alike, and Student's t promises too much. Hall's transformation takes the skewness
     out of it (P. Hall, On the removal of skewness by transformation, J. R. Statist. Soc. B 54, 1992); whichever of
-    the two reaches further is taken.
+    the two reaches further is taken, as long as that has an end: y is then too weak for its skewness to be known.
     """
     t = student_t(len(left_out) - 1, LEVEL)
     plain = fieller(x, y, covariance(left_out), t)

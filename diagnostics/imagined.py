@@ -44,8 +44,8 @@ USUAL = (
 )
 MEMBERS = 32
 """Coordinates per tensor on which rules are imagined: the first of those of the harm test."""
-BEFORE, V, PEAK = 0, 1, 2  # rows of a rule's state: the stepsize before, the second moment, its maximum
-V_RUN, GRADIENT, MOMENTUM, WEIGHT, STEPSIZE, COMING, CAME = range(7)  # rows of `Alternatives.now`
+BEFORE, V, PEAK, OWED = range(4)  # rows of a rule's state: the stepsize before, v, its maximum, what is owed
+V_RUN, GRADIENT, MOMENTUM, WEIGHT, STEPSIZE, COMING = range(6)  # rows of `Alternatives.now`
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,15 @@ class Alternatives:
 
     `sums` has a, b and c_plus, `(rules, 3)`, scaled up from the members to all coordinates; the harm test has rows of
     Σ e·m, Σ e and Σ e·g² for each rule in its open stretch, behind the Σ g and Σ g² that all share. `now` is filled in
-    each step: the run's v, g, m of every member, beside its weight and a row for stepsizes; tensors follow each other
-    there.
+    each step: the run's v, g, m of every member, beside its weight and rows to work in; tensors follow each other.
     """
 
     def __init__(self, rules: Sequence[Imagined]) -> None:
         self.rules = tuple(rules)
         count, lag = len(self.rules), max((rule.n for rule in self.rules), default=0)
         self.numbers = np.array([(r.kind, r.beta2, r.eps, r.n) for r in self.rules]).reshape(-1, 4)
-        self.now = np.zeros((7, 0))
-        self.state = np.zeros((count, 3, 0))
+        self.now = np.zeros((6, 0))
+        self.state = np.zeros((count, 4, 0))
         self.past = np.zeros((lag, 0))
         """The last gradients, a row each, overwritten in turn."""
         self.counts = np.zeros(0)
@@ -144,19 +143,13 @@ class Alternatives:
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return everything needed to go on later."""
-        own = {
-            "state": self.state,
-            "past": self.past,
-            "counts": self.counts,
-            "sums": self.sums,
-            "coming": self.now[COMING],
-        }
+        own = {"state": self.state, "past": self.past, "counts": self.counts, "sums": self.sums}
         return own | {f"stretches/{key}": value for key, value in self.stretches.state().items()}
 
     def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Go on from `arrays()` of the same rules and tensors."""
         self.state[:], self.past[:] = arrays["state"], arrays["past"]
-        self.counts[:], self.sums[:], self.now[COMING] = arrays["counts"], arrays["sums"], arrays["coming"]
+        self.counts[:], self.sums[:] = arrays["counts"], arrays["sums"]
         prefix = "stretches/"
         self.stretches.restore({k.removeprefix(prefix): x for k, x in arrays.items() if k.startswith(prefix)})
 
@@ -234,21 +227,21 @@ def imagine_alike(
     # Every row by itself, in one piece: only then does the compiler use vector lanes.
     v_run, g, m = now[V_RUN, a:z], now[GRADIENT, a:z], now[MOMENTUM, a:z]
     weight, e, sum_g, sum_g2 = now[WEIGHT, a:z], now[STEPSIZE, a:z], stretch[0, a:z], stretch[1, a:z]
-    coming, came, nesterov = now[COMING, a:z], now[CAME, a:z], coefficients[5]
-    to_come = outstanding(coefficients[4], nesterov)
+    coming, lr, nesterov = now[COMING, a:z], coefficients[0], coefficients[5]
+    to_come = outstanding(coefficients[4], nesterov) / lr if lr > 0.0 else 0.0
     for i in range(z - a):
         sum_g[i] += g[i]
         sum_g2[i] += g[i] * g[i]
-        came[i], coming[i] = coming[i], to_come * m[i]
+        coming[i] = to_come * m[i]
         m[i] = nesterov * g[i] + (1.0 - nesterov) * m[i]  # from here on what e multiplies
-    none = np.zeros(z - a)
     for r in range(len(rules)):
         kind, lag = rules[r, 0], int(rules[r, 3])
         old = past[int(t - 1.0 - lag) % len(past), a:z] if 0 < lag < t else g
         stepsize(v_run, g, old, t, coefficients, rules[r], state[r, V, a:z], state[r, PEAK, a:z], e)
         own = stretch[2 + 3 * r, a:z], stretch[3 + 3 * r, a:z], stretch[4 + 3 * r, a:z]
-        moved = (g, none, none) if kind == ADOPT else (m, coming, came)
-        tally(e, g, moved, weight, state[r, BEFORE, a:z], own, sums[r])
+        moved = g if kind == ADOPT else m
+        held = state[r, BEFORE, a:z], state[r, OWED, a:z], coming
+        tally(e, g, moved, weight, held, own, 0.0 if kind == ADOPT else lr, sums[r])
     if len(past):
         past[int(t - 1.0) % len(past), a:z] = g
 
@@ -316,22 +309,25 @@ def divide(v: Array, lr: float, scale: float, eps: float, e: Array) -> None:
 def tally(
     e: Array,
     g: Array,
-    moved: tuple[Array, Array, Array],
+    direction: Array,
     weight: Array,
-    before: Array,
+    held: tuple[Array, Array, Array],
     stretch: tuple[Array, Array, Array],
+    lr: float,
     sums: Array,
 ) -> None:
-    """Add one rule's a, b and c_plus, and its Σ e·m with what is owed, Σ e and Σ e·g² per member."""
+    """Add one rule's a, b and c_plus, and its Σ e·m with what is owed at `lr`, Σ e and Σ e·g² per member."""
     sum_em, sum_e, sum_eg2 = stretch
-    direction, coming, came = moved
+    before, owed, coming = held
     a = b = rise = 0.0
     for i in range(len(e)):
         e_i, e_0 = e[i], before[i]
         a += weight[i] * e_i
         b += weight[i] * e_i * g[i] * e_i * g[i]
         rise += weight[i] * max(e_i - e_0, 0.0) if e_0 > 0.0 else 0.0
-        sum_em[i] += e_i * (direction[i] + coming[i]) - e_0 * came[i]
+        owes = e_i * coming[i] if e_i > 0.0 else owed[i]
+        sum_em[i] += e_i * direction[i] + lr * (owes - owed[i])
+        owed[i] = owes
         sum_e[i] += e_i
         sum_eg2[i] += e_i * g[i] * g[i]
         before[i] = e_i if e_i > 0.0 else e_0

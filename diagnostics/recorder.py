@@ -181,6 +181,7 @@ class Recorder:
             self.note("closed", message)
             if self._recorded != self.step and self.step > 0:
                 self.record(self.groups)
+            self._products_due = -math.inf
             self.commit()
             if crashed:
                 self.save_flight()
@@ -196,7 +197,7 @@ class Recorder:
     def commit(self) -> None:
         """Put everything written so far on disk, and now and then the products of the harm test with it."""
         begin = time.monotonic()
-        if begin >= self._products_due or self.closed:
+        if begin >= self._products_due:
             for row in [*self._drift_rows(), *self._what_if_rows()]:
                 self.log.append(row)
             self._products_due = time.monotonic() + (time.monotonic() - begin) / PRODUCTS_SHARE
@@ -301,6 +302,7 @@ class Recorder:
     def begin_segment(self, message: str) -> None:
         """Mark that what follows continues from `step`; later records of earlier segments are superseded."""
         self.segment += 1
+        self._products_due = -math.inf
         self._recorded = self.step  # the segment before has it
         self._pending.clear()
         self._append("segment", {"from": self.step + 1})

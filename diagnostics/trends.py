@@ -15,6 +15,8 @@ Array = NDArray[np.float64]
 
 SURE = 2.5  # standard errors: a slope is taken for another by chance once in 160 times, and never by that alone
 BATCHES = 8  # pieces of a block, whose scatter is its noise: few, so that each outlasts what successive steps share
+ROUNDING = 1e-9  # a smaller noise is that of the sums' last digits, and none is known
+QUIETEST = 0.1  # of the median noise: a block may tell ten times as much as most, for no law is followed so closely
 PROMISE = 0.8  # how surely the steps that are said to decide must decide
 FARTHEST = 12  # half-octaves: who asks for more than 64 times the run might as well say that more steps do not help
 
@@ -47,10 +49,12 @@ def trend(t: ArrayLike, values: ArrayLike, noise: ArrayLike | None = None) -> Tr
     half = len(x) - max(4, math.ceil(len(x) / 2))
     away = x - x.mean()
     known = np.zeros(len(x)) if noise is None else np.minimum(np.asarray(noise, dtype=np.float64), 1.0)
+    known = np.where(known < ROUNDING, 0.0, known)
     slope, low, high = theil_sen(x, y, known)
     error = max(_error(x, known), 1.2 / math.sqrt(len(x)) * (high - low) / 2)
     late = theil_sen(x[half:], y[half:], known[half:])[0]
-    last = _error(x[-3:], known[-3:]) or error * math.sqrt(float((away**2).sum())) / _length(x[-3:])
+    unknown = not known[-3:].all()
+    last = error * math.sqrt(float((away**2).sum())) / _length(x[-3:]) if unknown else _error(x[-3:], known[-3:])
     end = theil_sen(x[-3:], y[-3:])[0]
     return Trend(slope, min(low, slope - SURE * error), max(high, slope + SURE * error), late, error, end, last)
 
@@ -76,7 +80,8 @@ def theil_sen(log_t: ArrayLike, log_ratio: ArrayLike, noise: Array | None = None
     apart = x[second] - x[first]
     slopes, own = (y[second] - y[first]) / apart, np.ones(len(x))
     if noise is not None and (noise > 0).any():
-        own = np.where(noise > 0, noise, np.median(noise[noise > 0]))
+        typical = np.median(noise[noise > 0])
+        own = np.maximum(np.where(noise > 0, noise, typical), QUIETEST * typical)
     weights = apart / np.hypot(own[first], own[second])
     order = np.argsort(slopes)
     reached = weights[order].cumsum() - weights[order] / 2

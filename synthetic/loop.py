@@ -29,7 +29,7 @@ def advance(
     totals,  # sums up to here: the columns of `SUMS`, regret, descent made, descent intended
     lost,  # what rounding has cost them
     stretches,  # (stretches, 6, dim) sums of e·m and what is owed, g, e, u², u³ and e·u² with u = g/unit
-    owed,  # (dim,) the steps that are to come of gradients already seen
+    owed,  # (dim,) the steps at rate 1 that are to come of gradients already seen
     unit,  # (dim,) abs(g) where it first was not 0
     sums_at,  # outputs, one row a record
     x_at,
@@ -83,8 +83,9 @@ def advance(
                 step_rms2 += u * u
                 made += step * mean_g[j]
                 intended += e_j * mean_g[j] * mean_g[j]
-                held[0, j] += step + (outstanding * step - owed[j])
-                owed[j] = outstanding * step
+                owes = outstanding * step / alpha if alpha > 0.0 else owed[j]
+                held[0, j] += step + alpha * (owes - owed[j])
+                owed[j] = owes
                 held[1, j] += g_j
                 held[2, j] += e_j
                 if unit[j] == 0.0:

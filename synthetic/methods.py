@@ -29,6 +29,17 @@ SIGNATURE = "void(int64, float64, float64[::1], float64[:, ::1], float64[::1], f
 """What every rule is compiled for: t, alpha, g (dim,), s (rows, dim), p, e (dim,), dx (dim,)."""
 
 
+def odds(hyper: Mapping[str, float]) -> float:
+    """Return β1/(1-β1), and 0 without a β1."""
+    beta1 = hyper.get("beta1", 0.0)
+    return beta1 / (1.0 - beta1)
+
+
+def nothing(_: Mapping[str, float]) -> float:
+    """Return 0."""
+    return 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class Method:
     """One update rule and what is known about it."""
@@ -50,6 +61,8 @@ class Method:
     """What e multiplies: dx = -e·m with m = s[0] after the step, dx = -e·g, or what `formula` says."""
     weights: Callable[[Mapping[str, float]], float] | None = None
     """What the momentum's weights of all gradients add up to, where it is no average."""
+    owes: Callable[[Mapping[str, float]], float] = odds
+    """How many steps of the size e·m are to come of a momentum m; 0 where that is no multiple of m."""
 
     def __post_init__(self) -> None:
         known = get_args(Direction)
@@ -73,11 +86,8 @@ class Method:
         return 1.0 if self.weights is None else self.weights(dict(zip(self.defaults, p.tolist(), strict=True)))
 
     def outstanding(self, p: Array) -> float:
-        """Return how many steps of the size e·m are to come of a momentum m: β1/(1-β1), and 0 without momentum."""
-        hyper = dict(zip(self.defaults, p.tolist(), strict=True))
-        if self.direction != "m" or "beta1" not in hyper:
-            return 0.0
-        return hyper["beta1"] / (1.0 - hyper["beta1"]) if self.weights is not fading_sum else fading_sum(hyper) - 1.0
+        """Return how many steps of the size e·m are to come of a momentum m, for a vector of hyper-parameters."""
+        return self.owes(dict(zip(self.defaults, p.tolist(), strict=True))) if self.direction == "m" else 0.0
 
     def rows(self, p: Array) -> int:
         """Return the rows of state for a vector of hyper-parameters."""
@@ -150,6 +160,11 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
 def heavy_ball(hyper: Mapping[str, float]) -> float:
     """Return (1 - dampening)·Σ β1^j."""
     return (1.0 - hyper["dampening"]) / (1.0 - hyper["beta1"])
+
+
+def fading_steps(hyper: Mapping[str, float]) -> float:
+    """Return what is to come of Demon's momentum."""
+    return fading_sum(hyper) - 1.0
 
 
 def fading_sum(hyper: Mapping[str, float]) -> float:
@@ -302,6 +317,7 @@ TABLE = (
         window_rows,
         "Zhou et al., ICLR 2019, arXiv 1810.00143",
         "m = Σ_{i<n} β1^i·g_{t-i}/Σ β1^i; v = β2·v + (1-β2)·φ(g_{t-n}²); e = α/(√(v/(1-β2^(t-n))) + eps), on m",
+        owes=nothing,
     ),
     Method(
         "adopt",
@@ -338,6 +354,7 @@ TABLE = (
         "Chen, Wolfe, Li & Kyrillidis, arXiv 1910.04952",
         "m = g + β_t·m, β_t/(1-β_t) = (1 - t/horizon)·β1/(1-β1); e = α/(√(v/(1-β2^t)) + eps), on m",
         weights=fading_sum,
+        owes=fading_steps,
     ),
     Method(
         "lion",

@@ -58,7 +58,7 @@ def momentum(g: Array, beta1: float) -> Array:
 
 
 def naive_drift(
-    g: Array, m: Array, e: Array, scales: Array, owner: NDArray[np.int64], beta1: float = 0.0
+    g: Array, m: Array, e: Array, scales: Array, owner: NDArray[np.int64], lr: Array, beta1: float = 0.0
 ) -> DriftRecord | None:
     """Write the Gram matrices of the newer half of the stretches from full streams `(steps, coords)`, with loops."""
     last = len(g)
@@ -74,9 +74,9 @@ def naive_drift(
     dd, dg, gg = np.zeros((3, tensors, k, k))
     mass = np.mean([e[w].mean(axis=0) for w in windows], axis=0)
     pull = np.array([g[w].mean(axis=0) for w in windows])
-    owed = e * m * beta1 / (1 - beta1)
-    more = [(owed[w.stop - 1] - owed[w.start - 1]) / length for w in windows]
-    step = np.array([(e[w] * m[w]).mean(axis=0) for w in windows]) + np.array(more)
+    owed = np.divide(e, lr[:, None], out=np.zeros_like(e), where=lr[:, None] > 0) * m * beta1 / (1 - beta1)
+    credited = e * m + lr[:, None] * np.diff(owed, axis=0, prepend=0.0)
+    step = np.array([credited[w].mean(axis=0) for w in windows])
     square = np.mean([(g[w] ** 2).mean(axis=0) for w in windows], axis=0)
     live = np.mean([(e[w] * g[w] ** 2).mean(axis=0) for w in windows], axis=0)
     for c in np.flatnonzero((mass > 0) & ~(mass * square > 1000 * live)):
@@ -119,7 +119,7 @@ class World:
         groups = {"lr": self.lr[steps - 1, None]}
         groups |= {name: np.full((len(steps), 1), getattr(self, name)) for name in ("beta1", "beta2")}
         beta1 = float(np.nan_to_num(self.beta1))
-        drift = naive_drift(self.g, momentum(self.g, beta1), self.e, np.ones(coords), owner, beta1)
+        drift = naive_drift(self.g, momentum(self.g, beta1), self.e, np.ones(coords), owner, self.lr, beta1)
         return Trace({"optimizer": "torch.optim.adam.Adam"}, tensors, steps, values, groups, drift=drift)
 
     @staticmethod

@@ -15,6 +15,7 @@ from stepscope.diagnostics.conditions import (
     Decision,
     annealed,
     block_edges,
+    cut,
     growth,
     judge,
     judge_annealed,
@@ -110,6 +111,40 @@ def test_a_ratio_that_goes_like_a_power(power, decision, judge_it):
     assert condition.decision is decision
     assert condition.slope == pytest.approx(power, abs=1e-3)  # sums stand for integrals: O(1/400)
     assert condition.steps_needed is None  # decided, or of a slope that more steps would only confirm
+
+
+@pytest.mark.parametrize("power", [-0.02, -0.05, -0.09])
+def test_a_slow_sure_fall_is_called_neither_way_and_no_length_is_promised(power):
+    for last in (5_000, 20_000):
+        condition = judge_bias(STEPS[:last], powers(power)[:last], STEPS[:last], 400)
+        assert condition.decision is INCONCLUSIVE
+        assert condition.steps_needed is None
+
+
+def test_a_ratio_that_begins_to_fall_is_not_called_flat():
+    """Flat but for the last block, which is down by a third; without it, and with noise, it is flat."""
+    ratio = np.where(STEPS > STEPS[-1] / math.sqrt(2), 2 / 3, 1.0)
+    noisy = np.random.default_rng(0).exponential(size=len(STEPS))
+    assert judge_bias(STEPS, np.cumsum(ratio), STEPS, 400).decision is INCONCLUSIVE
+    assert judge_bias(STEPS, np.cumsum(np.ones_like(ratio)), STEPS, 400).decision is VIOLATED
+    assert judge_bias(STEPS, np.cumsum(noisy), STEPS, 400).decision is VIOLATED
+
+
+@pytest.mark.parametrize("scale", [0.125, 0.1, 0.1234])
+def test_rounding_is_no_noise(scale):
+    """A rate in three stairs: where it stands still the sums' last digits tell nothing, whatever its unit."""
+    rate = np.select([STEPS < 2000, STEPS < 8000], [1.0, 0.5], 0.25)
+    found, plain = (growth(STEPS, np.cumsum(unit * rate), 400) for unit in (scale, 0.125))
+    assert found.slope == pytest.approx(plain.slope, rel=1e-6)
+
+
+def test_growth_hears_little_of_blocks_that_scatter():
+    """In the first tenth of the run one step in a hundred counts, fiftyfold: there a grows half as fast."""
+    rng, early = np.random.default_rng(1), STEPS < 2000
+    a = np.cumsum(np.where(early, 50.0 * (rng.random(len(STEPS)) < 0.01), 1.0))
+    blocks = cut(STEPS, a, 400)
+    deaf = theil_sen(np.log(blocks.t), np.log(blocks.a))[0]
+    assert abs(growth(STEPS, a, 400).slope - 1.0) < 0.8 * abs(deaf - 1.0)
 
 
 @pytest.mark.parametrize(

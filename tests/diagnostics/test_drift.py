@@ -62,7 +62,7 @@ def test_stretches_match_the_full_streams(worlds, steps):
     g, e = streams(steps, steps, 7)
     (first, last), *got = fill(g, e).gram([(3, 2.0), (0, 1.0), (4, 1.5)])
     scales, owner = np.array([2.0] * 3 + [1.5] * 4), np.array([0] * 3 + [2] * 4)
-    twin = worlds.naive_drift(g, g, e, scales, owner)
+    twin = worlds.naive_drift(g, g, e, scales, owner, np.ones(steps))
     assert (first, last) == (twin.first_step, twin.last_step)
     for mine, theirs in zip(got, (twin.gram_dd, twin.gram_dg, twin.gram_gg), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-5, abs=1e-5)  # closed stretches are float32
@@ -170,8 +170,18 @@ def test_an_interval_reaches_at_least_as_far_as_fiellers(seed):
     wider = ratio_interval(1.0, 3.0, left_out)
     assert wider[0] <= low
     assert high <= wider[1]
+    assert wider[0] < low - 1e-6 or wider[1] > high + 1e-6  # on one side, that of the rare stretches
     mirrored = ratio_interval(-1.0, 3.0, left_out * [-1.0, 1.0])
     assert mirrored == pytest.approx((-wider[1], -wider[0]))
+
+
+@pytest.mark.parametrize(("above", "decision"), [(15.0, INCONCLUSIVE), (30.0, HARMLESS)])
+def test_where_rare_stretches_go_uphill_harmless_is_said_later(above, decision):
+    """Two of nine stretches lie far below the others: z = 4.7 passes Student's 2.3, and not Hall's 8.6."""
+    d = np.array([[1.0]] * 7 + [[-12.0], [-20.0]]) + above
+    harm = judge_harm(*grams(d, np.ones((9, 1))), 1, 9)
+    assert harm.z > 2 * student_t(8, 0.95)
+    assert harm.decision is decision
 
 
 def test_student_t_of_seven():

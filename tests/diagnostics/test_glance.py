@@ -60,6 +60,30 @@ def test_a_glance_reads_what_a_closer_look_reads(make, coordinates, monkeypatch)
     np.testing.assert_allclose(glanced.drift.gram_dg, looked.drift.gram_dg, rtol=1e-6)
 
 
+def shared(counter, state):
+    counter.share_memory_()
+
+
+def replaced(counter, state):
+    counter.data = torch.tensor(float(counter))
+
+
+def in_a_row(counter, state):
+    state["step"] = counter.reshape(1).clone()
+
+
+@pytest.mark.parametrize("move", [shared, replaced, in_a_row])
+def test_a_counter_whose_memory_moves_is_read_where_it_is(move):
+    p = torch.nn.Parameter(torch.linspace(-1, 1, 40))
+    optimizer = torch.optim.Adam([p], lr=0.01, foreach=False)
+    monitor = Monitor(optimizer, strict=True)
+    train(optimizer, OPENING + 5)
+    move(optimizer.state[p]["step"], optimizer.state[p])
+    train(optimizer, 60)
+    assert [event.kind for event in monitor.trace.events] == []
+    assert monitor.trace.total("steps")[-1] == OPENING + 65
+
+
 def test_the_compiled_call_has_one_signature():
     """Processes that compile one function for different types at once mix the code up in numba's store."""
     for shapes in ([(3,)], [(40, 300)], [(3,), (40, 300)]):

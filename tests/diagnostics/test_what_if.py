@@ -227,6 +227,28 @@ def test_it_survives_disk_and_state(tmp_path):
 # edges
 
 
+def cosine(t):
+    return 0.01 * (1 + math.cos(math.pi * t / STEPS))
+
+
+def resting(t):
+    return 0.0 if STEPS / 4 < t <= STEPS / 2 else 0.01
+
+
+@pytest.mark.parametrize("beta1", [0.9, 0.99])
+@pytest.mark.parametrize("lr", [cosine, resting])
+def test_what_momentum_owes_is_paid_at_the_rate_of_its_day(beta1, lr):
+    """Of gradients that stay as they are, every step is a descent as intended, under any rate: rho is 1."""
+    gradients = np.ones((STEPS, 3)) + 0.3 * np.random.default_rng(0).normal(size=(STEPS, 3))
+    monitor = play({"what_if": ("sgd",)}, gradients, lr, amsgrad=True, betas=(beta1, 0.999))
+    harm = monitor.diagnose().harm
+    assert harm.decision is HarmDecision.HARMLESS
+    assert harm.rho == pytest.approx(1.0, abs=0.02)
+    run, sgd = alternatives(monitor.trace, 1)
+    assert run.harm.rho == pytest.approx(harm.rho, rel=1e-6)
+    assert sgd.harm.rho == pytest.approx(1.0, abs=0.02)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_gradient_that_is_not_finite_spoils_nothing(bad):
     gradients = normal()
