@@ -122,9 +122,9 @@ def judge(
 
     HOLDS if the last ratio is at most `floor`, or if it falls: s ≤ -0.2 over all blocks and over the later half, with
     the upper end of s below -0.05, and within one standard error so does the last octave: a start-up may fall for long
-    before it comes to rest. VIOLATED if it does not: s ≥ -0.1 over both, with the lower end above -0.3 and the upper
-    one not below 0, and no sure fall over the last octave. Otherwise INCONCLUSIVE. Where a → ∞ the block ratio and the
-    cumulative ratio have one limit (Stolz-Cesàro).
+    before it comes to rest. VIOLATED if it does not: s ≥ -0.1 over both, with the lower end above -0.3, unless it
+    surely falls: all along and not coming to rest, or over the last octave. Otherwise INCONCLUSIVE. Where a → ∞ the
+    block ratio and the cumulative ratio have one limit (Stolz-Cesàro).
 
     A ratio of 0 has no logarithm: ratios are raised to `floor` first, which is as good as 0. A ratio that
     rises from 0 thus counts as rising, and a zero among decaying ratios as low. Blocks without a step (a
@@ -176,7 +176,12 @@ def _judge(
 
 def _surely_falls(found: Trend) -> bool:
     """Return whether the ratio falls beyond doubt, if ever so slowly, or begins to."""
-    return found.high < 0 or found.end + SURE * found.end_error < FLAT
+    return (found.high < 0 and not _comes_to_rest(found)) or found.end + SURE * found.end_error < FLAT
+
+
+def _comes_to_rest(found: Trend) -> bool:
+    """Return whether the slope of the later half is less than half of the whole: a start-up that fades."""
+    return abs(found.late) < abs(found.slope) / 2
 
 
 def _open(found: Trend) -> str:
@@ -381,9 +386,9 @@ def _slope_decides(found: Trend) -> Callable[[float], float]:
     def chance(c: float) -> float:
         next_one = later(found, c)
         falls = min(FALLING, FALLEN - (found.high - found.slope) / math.sqrt(c))
-        stays = max(
-            FLAT, FLAT_LOW + (found.slope - found.low) / math.sqrt(c), (found.slope - found.high) / math.sqrt(c)
-        )
+        stays = max(FLAT, FLAT_LOW + (found.slope - found.low) / math.sqrt(c))
+        if not _comes_to_rest(found):
+            stays = max(stays, (found.slope - found.high) / math.sqrt(c))
         return next_one.cdf(falls) + 1 - next_one.cdf(stays)
 
     return chance
