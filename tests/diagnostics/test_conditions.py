@@ -121,6 +121,14 @@ def test_a_slow_sure_fall_is_called_neither_way_and_no_length_is_promised(power)
         assert condition.steps_needed is None
 
 
+def test_a_start_up_that_fades_is_flat_in_the_end():
+    """It falls like t^-0.06, and like t^-0.01 from step 3000 on."""
+    turn = STEPS / 3000
+    condition = judge_bias(STEPS, np.cumsum(np.where(turn < 1, turn**-0.06, turn**-0.01)), STEPS, 400)
+    assert condition.high < 0
+    assert condition.decision is VIOLATED
+
+
 def test_a_ratio_that_begins_to_fall_is_not_called_flat():
     """Flat but for the last block, which is down by a third; without it, and with noise, it is flat."""
     ratio = np.where(STEPS > STEPS[-1] / math.sqrt(2), 2 / 3, 1.0)
