@@ -1,6 +1,6 @@
 """How far descent efficiency carries: rho and the loss over models, β2, batch sizes, β1, rates and clipping.
 
-    python benchmarks/efficiency.py               # the table of docs/efficiency.md, a quarter of an hour
+    python benchmarks/efficiency.py               # the table of docs/efficiency.md, half an hour
     python benchmarks/efficiency.py --seeds 1 --only model
 
 One thing is varied at a time from a base: digits MLP, Adam at lr = 1e-3, β = (0.9, ·), batches of 64, 3000 steps.
