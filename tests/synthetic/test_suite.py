@@ -285,7 +285,11 @@ def test_ctrl_c_leaves_what_there_is(factory):
             timers[0].start()
         return factory(params)
 
-    result = run_suite(watched, ["chen figure 1", "quadratic in two variables"], steps=5_000_000)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs are started deaf to it
+    try:
+        result = run_suite(watched, ["chen figure 1", "quadratic in two variables"], steps=5_000_000)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     timers[0].join()
     assert not result.complete
     assert "interrupted" in str(result)
