@@ -309,12 +309,12 @@ def ratio_interval(x: float, y: float, left_out: Array) -> tuple[float, float] |
     out of it (P. Hall, On the removal of skewness by transformation, J. R. Statist. Soc. B 54, 1992); whichever of
     the two reaches further is taken, as long as that has an end: y is then too weak for its skewness to be known.
     """
-    t = student_t(len(left_out) - 1, LEVEL)
-    plain = fieller(x, y, covariance(left_out), t)
+    t, joint = student_t(len(left_out) - 1, LEVEL), covariance(left_out)
+    plain = fieller(x, y, joint, t)
     if plain is None:
         return None
     below, above = unskewed(left_out @ np.array([1.0, -x / y]), t)
-    low, high = (fieller(x, y, covariance(left_out), max(t, q)) or plain for q in (above, -below))
+    low, high = (fieller(x, y, joint, max(t, q)) or plain for q in (above, -below))
     return low[0], high[1]
 
 

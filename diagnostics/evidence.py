@@ -97,8 +97,9 @@ class Evidence:
         with np.errstate(invalid="ignore"):
             return np.asarray(np.nan_to_num(column[-1] - before, nan=0.0, posinf=0.0, neginf=0.0))
 
+    @cached_property
     def spread(self) -> Array:
-        """Return the mean stepsize over the one where the gradient is, sqrt(b/‖g‖²), `(tensors,)`; 0 where unknown.
+        """The mean stepsize over the one where the gradient is, sqrt(b/‖g‖²), `(tensors,)`; 0 where unknown.
 
         It is the median over the judged records of what lies between them: in a run whose gradients fall, early steps
         have the gradients and late ones the stepsizes.
@@ -125,7 +126,7 @@ class Evidence:
     def dormant(self) -> bool:
         """Whether coordinates with next to no gradient make up most of a, so that b/a and c+/a speak of them."""
         share = self.increment("a") / max(float(self.increment("a").max(initial=0.0)), 1e-300)
-        return bool(share[self.spread() > DORMANT].sum() > 0.5 * share.sum())
+        return bool(share[self.spread > DORMANT].sum() > 0.5 * share.sum())
 
 
 def gather(trace: Trace) -> Evidence:

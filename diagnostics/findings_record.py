@@ -106,7 +106,7 @@ def eps_too_small(e: Evidence) -> Finding | None:
 
 def forgotten(e: Evidence) -> Finding | None:
     """Report tensors whose stepsizes rise between gradients that are far apart, and fall back at each."""
-    spread, back = e.spread(), _falls_back(e)
+    spread, back = e.spread, _falls_back(e)
     beta2 = e.trace.groups.get("beta2")
     if not back.any() or beta2 is None or not np.isfinite(beta2[-1]).any():
         return None
@@ -132,12 +132,12 @@ def _falls_back(e: Evidence) -> NDArray[np.bool_]:
     only rise.
     """
     falls = e.increment("c_v") - e.increment("rise_v")
-    return np.asarray((e.spread() > DORMANT) & (falls * DORMANT > e.increment("a")))
+    return np.asarray((e.spread > DORMANT) & (falls * DORMANT > e.increment("a")))
 
 
 def dormant(e: Evidence) -> Finding | None:
     """Report tensors whose a is carried by a few coordinates with hardly any gradient."""
-    spread = e.spread()
+    spread = e.spread
     carried = (spread > DORMANT) & ~_falls_back(e)
     if not carried.any():
         return None

@@ -81,17 +81,21 @@ class Method:
             compiled = numba.njit(SIGNATURE, **options)(self.rule)
         return compiled
 
+    def named(self, p: Array) -> dict[str, float]:
+        """Return a vector of hyper-parameters by name."""
+        return dict(zip(self.defaults, p.tolist(), strict=True))
+
     def weight(self, p: Array) -> float:
         """Return what the momentum's weights of all gradients add up to, for a vector of hyper-parameters."""
-        return 1.0 if self.weights is None else self.weights(dict(zip(self.defaults, p.tolist(), strict=True)))
+        return 1.0 if self.weights is None else self.weights(self.named(p))
 
     def outstanding(self, p: Array) -> float:
         """Return how many steps of the size e·m are to come of a momentum m, for a vector of hyper-parameters."""
-        return self.owes(dict(zip(self.defaults, p.tolist(), strict=True))) if self.direction == "m" else 0.0
+        return self.owes(self.named(p)) if self.direction == "m" else 0.0
 
     def rows(self, p: Array) -> int:
         """Return the rows of state for a vector of hyper-parameters."""
-        return self.state(dict(zip(self.defaults, p.tolist(), strict=True))) if callable(self.state) else self.state
+        return self.state(self.named(p)) if callable(self.state) else self.state
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the machine code behind: another process finds it on disk."""
