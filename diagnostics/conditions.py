@@ -25,7 +25,7 @@ MIN_BLOCKS = 5
 VARIANCE_FLOOR = 1e-10  # relative to the largest block: gradients that vanished, not a schedule
 BIAS_FLOOR = 1e-12  # absolute, as c⁺/a has no unit: below it lies only the rounding of e
 FALLING, FALLEN = -0.2, -0.05  # a ratio whose slope and its upper end lie below these is said to tend to 0
-FLAT, FLAT_LOW = -0.1, -0.3  # one whose slope and its lower end lie above these does not
+FLAT, FLAT_LOW = -0.1, -0.3  # one whose lower end lies above the second, and whose slope above the first or may be 0
 GROWING = 0.2  # the slope from which on a keeps growing
 GAUSSIAN_RISE = NormalDist().pdf(1.0)  # c⁺/a over 1 - β2 under Gaussian noise
 BELOW_NOISE = 0.1  # of that: what has fallen below it is not on its way to it
@@ -122,10 +122,11 @@ def judge(
 
     HOLDS if the last ratio is at most `floor`, or if it falls: s ≤ -0.2 over all blocks and over the later half, with
     the upper end of s below -0.05, and within one standard error so does the last octave: a start-up may fall for long
-    before it comes to rest. VIOLATED if it does not: s ≥ -0.1 over both, with the lower end above -0.3, unless it
-    surely falls: all along and not coming to rest, or over the last octave. Otherwise INCONCLUSIVE. Where a → ∞ the
-    block ratio and the cumulative ratio have one limit (Stolz-Cesàro).
+    before it comes to rest. VIOLATED if it does not: the lower end lies above -0.3, and the upper at 0 or higher, or s
+    above -0.1 over both (b/a: and coming to rest), and the last octave does not surely fall. Otherwise INCONCLUSIVE.
+    Where a → ∞ the block ratio and the cumulative ratio have one limit (Stolz-Cesàro).
 
+    `relative`: b/a, which has the unit of the stepsizes, so that the floor is a share of its largest block.
     A ratio of 0 has no logarithm: ratios are raised to `floor` first, which is as good as 0. A ratio that
     rises from 0 thus counts as rising, and a zero among decaying ratios as low. Blocks without a step (a
     stands still) or with a non-finite sum say nothing and are left out.
@@ -166,17 +167,23 @@ def _judge(
         decision, reason = Decision.HOLDS, f"{seen}, which is as good as 0."
     elif max(found.slope, found.late, found.end - found.end_error) <= FALLING and found.high < FALLEN:
         decision, reason = Decision.HOLDS, f"{seen}, {spread}: it tends to 0."
-    elif min(found.slope, found.late) >= FLAT and found.low > FLAT_LOW and not _surely_falls(found):
+    elif _stays(found, creeps=relative):
         decision, reason = Decision.VIOLATED, f"{seen}, {spread}: it does not tend to 0."
     else:
-        decision, needed = Decision.INCONCLUSIVE, steps_until(_last(steps), _slope_decides(found))
+        decision, needed = Decision.INCONCLUSIVE, steps_until(_last(steps), _slope_decides(found, creeps=relative))
         reason = f"{seen}, {spread}: {_open(found)}; {_more(needed)}"
     return Condition(decision, found.slope, found.low, found.high, ratios, t, reason, needed)
 
 
-def _surely_falls(found: Trend) -> bool:
-    """Return whether the ratio falls beyond doubt, if ever so slowly, or begins to."""
-    return (found.high < 0 and not _comes_to_rest(found)) or found.end + SURE * found.end_error < FLAT
+def _stays(found: Trend, creeps: bool) -> bool:
+    """Return whether the ratio does not tend to 0: its slope is no schedule's, and may be 0 or is near it.
+
+    `creeps`: b/a, which under a growing v may begin to fall ever so slowly, and so must come to rest to stay where its
+    slope is surely below 0. c⁺/a ends at a floor under every memory that fades (P6), and falls steeply otherwise.
+    """
+    ending = found.end + SURE * found.end_error < FLAT
+    near = min(found.slope, found.late) >= FLAT and (not creeps or _comes_to_rest(found))
+    return found.low > FLAT_LOW and not ending and (found.high >= 0 or near)
 
 
 def _comes_to_rest(found: Trend) -> bool:
@@ -376,7 +383,7 @@ def _trend_of_the_end(steps: ArrayLike, b: ArrayLike, a: ArrayLike, pace: Array)
     return trend(1 / middle[usable], np.maximum(ratios[usable], floor), noise[usable])
 
 
-def _slope_decides(found: Trend) -> Callable[[float], float]:
+def _slope_decides(found: Trend, creeps: bool) -> Callable[[float], float]:
     """Return the chance that b/a or c⁺/a is decided after c times the steps.
 
     Blocks are then sums over c times as many steps, so that their noise and the spread of slopes shrink like 1/√c. The
@@ -386,9 +393,9 @@ def _slope_decides(found: Trend) -> Callable[[float], float]:
     def chance(c: float) -> float:
         next_one = later(found, c)
         falls = min(FALLING, FALLEN - (found.high - found.slope) / math.sqrt(c))
-        stays = max(FLAT, FLAT_LOW + (found.slope - found.low) / math.sqrt(c))
-        if not _comes_to_rest(found):
-            stays = max(stays, (found.slope - found.high) / math.sqrt(c))
+        may_be_0 = (found.slope - found.high) / math.sqrt(c)
+        near = may_be_0 if creeps and not _comes_to_rest(found) else min(FLAT, may_be_0)
+        stays = max(near, FLAT_LOW + (found.slope - found.low) / math.sqrt(c))
         return next_one.cdf(falls) + 1 - next_one.cdf(stays)
 
     return chance

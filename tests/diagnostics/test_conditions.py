@@ -114,19 +114,34 @@ def test_a_ratio_that_goes_like_a_power(power, decision, judge_it):
 
 
 @pytest.mark.parametrize("power", [-0.02, -0.05, -0.09])
-def test_a_slow_sure_fall_is_called_neither_way_and_no_length_is_promised(power):
+def test_a_slow_sure_fall_of_b_is_called_neither_way_and_no_length_is_promised(power):
     for last in (5_000, 20_000):
-        condition = judge_bias(STEPS[:last], powers(power)[:last], STEPS[:last], 400)
+        series = STEPS[:last], powers(power)[:last], STEPS[:last], 400
+        condition = judge_variance(*series)
         assert condition.decision is INCONCLUSIVE
         assert condition.steps_needed is None
+        assert judge_bias(*series).decision is VIOLATED  # c+/a has a floor under a memory that fades
 
 
 def test_a_start_up_that_fades_is_flat_in_the_end():
     """It falls like t^-0.06, and like t^-0.01 from step 3000 on."""
     turn = STEPS / 3000
-    condition = judge_bias(STEPS, np.cumsum(np.where(turn < 1, turn**-0.06, turn**-0.01)), STEPS, 400)
+    condition = judge_variance(STEPS, np.cumsum(np.where(turn < 1, turn**-0.06, turn**-0.01)), STEPS, 400)
     assert condition.high < 0
     assert condition.decision is VIOLATED
+
+
+def test_a_slope_that_may_be_0_and_is_no_schedules_is_flat():
+    """In truth t^-0.15: open as it is, flat where noise hides the fall, open again where it could hide a schedule."""
+    ratio = STEPS**-0.15
+
+    def seen(scatter):
+        noise = np.random.default_rng(2).lognormal(sigma=scatter, size=len(STEPS))
+        return judge_variance(STEPS, np.cumsum(ratio * noise), STEPS, 400)
+
+    plain, hidden, lost = seen(0.0), seen(2.0), seen(4.0)
+    assert (plain.decision, hidden.decision, lost.decision) == (INCONCLUSIVE, VIOLATED, INCONCLUSIVE)
+    assert hidden.slope < -0.1 < 0 <= hidden.high
 
 
 def test_a_ratio_that_begins_to_fall_is_not_called_flat():
