@@ -186,7 +186,7 @@ def test_the_lengths_that_a_decision_needs():
 )
 def test_the_thresholds_of_the_rule(slope, decision):
     steps = np.arange(1.0, 4097.0)
-    ratio = conditions.judge(steps, np.cumsum(steps ** float(slope)), steps, 32, 1e-12)
+    ratio = conditions.judge_variance(steps, np.cumsum(steps ** float(slope)), steps, 32)
     assert str(ratio.decision) == decision
     assert f"s ≤ {-0.2:.1f}".replace("-", "−") in text("docs/theory.md")
 
