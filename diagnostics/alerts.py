@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from . import signals
 from .alert import Alert
 from .drift import HarmDecision, judge_harm
+from .one_step import SCANNED
 from .recorder import Recorder
 from .schedule import PROVED
-from .signals import BLOCK, BLOCKS, LOOSER, Signals
+from .signals import BLOCK, BLOCKS, LOOSER
 from .trace import SUMS
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Alerts:
         self.after_gap = recorder.step > 0
         """Whether the next step may be the first of an empty optimizer."""
         self._recorder, self._tell = recorder, tell
-        self._signals, self._quiet = Signals(), Quiet()
+        self._signals, self._quiet = recorder.signals, Quiet()
         self._waiting: list[Alert] = []
         self._decays: dict[int, Decay] = {}
         self._grown: dict[int, int] = {}
@@ -138,10 +139,9 @@ class Alerts:
 
     # --- when ------------------------------------------------------------------------------------------------
 
-    def watch(self) -> None:
-        """Look at the newest step. It costs a microsecond, unless something is suspected."""
+    def watch(self, suspected: int) -> None:
+        """Weigh what the signals of the newest step suspect, in bits, and what else is to be looked at after it."""
         recorder, found = self._recorder, self._waiting
-        suspected = self._signals.look(recorder.accumulators.last, recorder.accumulators.then)
         due = recorder.step in PROVED and recorder.step >= SETTLED
         lost = suspected & signals.LOST
         if suspected or due or found or self._leap or self.after_gap:
@@ -178,11 +178,14 @@ class Alerts:
     def nonfinite(self, tensors: Sequence[int]) -> None:
         """Tell, after this step, of NaN and infinities in gradients or second moments."""
         watchers, first = self._recorder.watchers, tensors[0]
-        count = self._recorder.accumulators.last[first, NONFINITE]
         cause, suggestion = self._why_nonfinite(everywhere=len(tensors) == len(watchers))
+        coordinates, count = watchers[first].coordinates, self._recorder.accumulators.last[first, NONFINITE]
+        seen = f"{count:.0f} of {coordinates.watched} watched"
+        if coordinates.numel <= SCANNED:
+            seen = f"{count * coordinates.scale:.0f} of {coordinates.numel}"
         message = (
-            f"{count:.0f} of {watchers[first].coordinates.watched} watched coordinates of {watchers[first].name} "
-            f"are NaN or infinite, and so are some in {len(tensors)} of {len(watchers)} tensors"
+            f"{seen} coordinates of {watchers[first].name} are NaN or infinite, and so are some in {len(tensors)} of "
+            f"{len(watchers)} tensors"
         )
         self._waiting.append(self._alert("nonfinite", first, message, cause, suggestion))
 
@@ -371,7 +374,7 @@ class Alerts:
         if found is None or beta1 <= 0 or len(found[0]) < FEWEST_MEMBERS:
             return False
         w, run, decay = self._recorder.watchers[p], self._signals.past[p, signals.RUN], self._decays.get(p)
-        stepsize, lr = float(np.median(w.accumulator.stepsizes())), w.accumulator.then[0]
+        stepsize, lr = float(np.median(found[0][found[0] > 0])), w.accumulator.then[0]
         if decay is None or run < decay.run:
             size = math.log(self._recorder.accumulators.last[p, G2])
             decay = self._decays[p] = Decay(run, stepsize, lr, math.inf, (stepsize, size))
@@ -450,7 +453,8 @@ class Alerts:
         w, (e, m) = self._recorder.watchers[p], self._members(p)
         if w.view.param.grad is None or not len(e):
             return None
-        return e, m, w.descent(w.view.param.grad)[w.coordinates.lead_index].astype(np.float64)
+        g = w.coordinates.take_lead(w.view.param.grad).astype(np.float64)
+        return e, m, -g if w.view.group.get("maximize") else g
 
     # --- telling ---------------------------------------------------------------------------------------------
 

@@ -26,11 +26,13 @@ class FlightRecorder:
         self.steps = np.zeros(LENGTH, np.int64)
         self.ring = np.zeros((LENGTH, tensors, len(KEPT)), np.float32)
 
-    def slot(self, step: int) -> NDArray[np.float32]:
-        """Return where the sums of `step` go, `(tensors, len(KEPT))`, in place of the oldest."""
+    def slot(self, step: int) -> int:
+        """Return the row for the sums of `step`, in place of the oldest; `keep` says that they are there."""
+        return step % LENGTH
+
+    def keep(self, step: int) -> None:
+        """Count a step whose sums were written to its row."""
         self.steps[step % LENGTH] = step
-        place: NDArray[np.float32] = self.ring[step % LENGTH]
-        return place
 
     def window(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the kept steps, oldest first, and their sums `(steps, tensors, len(KEPT))`."""

@@ -3,53 +3,180 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from .stepsizes import Reader
-from .watcher import FAILURES, Watcher, kept_as
+from .watcher import FAILURES, Watcher, at_hand, kept_as
 
 NO_STATE: Mapping[str, Any] = {}
 
 
-def glance(
-    watchers: Sequence[Watcher],
-    reader: Reader,
-    group: Mapping[str, Any],
-    states: Mapping[torch.Tensor, Mapping[str, Any]],
-    step: int,
-) -> Sequence[Watcher]:
-    """Point the sums at each tensor's second moment and gradient; return the watchers that need a closer look.
+class Entry(NamedTuple):
+    """A tensor on a route, and what of it must stay as it was."""
 
-    These are the tensors that took no step, or not the one after the last; and those whose second moment or gradient
-    has to be computed, or may not be read where it lies.
-    """
-    stored = kept_as(reader, group)
-    if stored is None:
-        return watchers
-    left: list[Watcher] = []
-    rules: dict[float, bytes] = {}
-    for w in watchers:
+    watcher: Watcher
+    param: torch.Tensor
+    dtype: torch.dtype
+    numel: int
+    row: int
+    state: Mapping[str, Any]
+    v: torch.Tensor | None
+    v_address: int
+    counter: torch.Tensor | None
+    counter_address: int
+
+
+class Route:
+    """Tensors of one group and one count of steps, whose second moments and counters lie where they lay."""
+
+    def __init__(self, count: float, entries: list[Entry]) -> None:
+        self.count, self.entries = count, entries
+
+    def follow(self, gradients: memoryview, stored: str) -> list[Watcher]:
+        """Note where each tensor's gradient lies; strike and return the tensors of which anything has changed.
+
+        `gradients` has an address per tensor. The coefficients of all are kept with the first, so all go with it.
+        """
+        self.count += 1.0
+        changed = []
+        for entry in self.entries:
+            watcher, param, dtype, numel, row, state, v, v_address, counter, counter_address = entry
+            g = param.grad
+            if (
+                type(g) is torch.Tensor
+                and g.dtype is dtype
+                and g.layout is torch.strided
+                and g.is_cpu
+                and g.numel() == numel
+                and g.is_contiguous()
+                and state.get(stored) is v
+                and (v is None or v.data_ptr() == v_address)
+                and state.get("step") is counter
+                and (counter is None or counter.data_ptr() == counter_address)
+            ):
+                gradients[row] = g.data_ptr()
+                watcher.counted = None if counter is None else self.count
+            else:
+                changed.append(entry)
+        if changed and changed[0] is self.entries[0]:
+            changed = self.entries
+        if changed:
+            self.entries = [entry for entry in self.entries if entry not in changed]
+        return [entry.watcher for entry in changed]
+
+
+class Glance:
+    """One group's tensors: those on a route, and those that are looked at one by one."""
+
+    def __init__(self, watchers: list[Watcher], reader: Reader) -> None:
+        self.watchers, self._reader = watchers, reader
+        self._routes: list[Route] = []
+        self._loose = list(watchers)
+        self._stored: str | None = None
+
+    def step(
+        self,
+        group: Mapping[str, Any],
+        states: Mapping[torch.Tensor, Mapping[str, Any]],
+        step: int,
+        gradients: memoryview,
+    ) -> Sequence[Watcher]:
+        """Point the sums at each tensor's second moment and gradient; return the watchers that need a closer look.
+
+        These are the tensors that took no step, or not the one after the last; and those whose second moment or
+        gradient has to be computed, or may not be read where it lies.
+        """
+        stored = kept_as(self._reader, group)
+        if stored != self._stored:
+            self.dissolve()
+            self._stored = stored
+        if stored is None:
+            return self.watchers
+        for route in self._routes:
+            self._loose += route.follow(gradients, stored)
+            if route.entries:
+                first = route.entries[0]
+                rule = self._rule(first.watcher, group, first.state, route.count)
+                if rule is None:
+                    self.dissolve()
+                    return self.watchers
+                first.watcher.accumulator.renew(rule)
+        return self._look(group, states, step, stored) if self._loose else ()
+
+    def dissolve(self) -> None:
+        """Look at every tensor anew."""
+        for route in self._routes:
+            for entry in route.entries:
+                entry.watcher.accumulator.withdraw()
+        self._routes, self._loose = [], list(self.watchers)
+
+    def _look(
+        self,
+        group: Mapping[str, Any],
+        states: Mapping[torch.Tensor, Mapping[str, Any]],
+        step: int,
+        stored: str,
+    ) -> Sequence[Watcher]:
+        """Look at the loose tensors one by one, and put on a route what can go on one."""
+        left: list[Watcher] = []
+        seen: dict[float, list[Watcher]] = {}
+        rules: dict[float, bytes] = {}
+        for w in self._loose:
+            gradient, state = w.view.param.grad, states.get(w.view.param, NO_STATE)
+            # A counter on an accelerator is not read: that would make the host wait.
+            if gradient is None or not gradient.is_cpu or w.reader is None or (stored and stored not in state):
+                left.append(w)
+                continue
+            counter = state.get("step")
+            count = float(step if counter is None else counter)
+            if counter is not None and count - 1 != w.counted:
+                left.append(w)
+                continue
+            if count not in rules:
+                rule = self._rule(w, group, state, count)
+                if rule is None:
+                    return self.watchers
+                rules[count] = rule
+            if w.accumulator.point(state[stored] if stored else None, gradient, rules[count]):
+                w.counted = None if counter is None else count
+                seen.setdefault(count, []).append(w)
+            else:
+                left.append(w)
+        self._loose = list(left)
+        for count, watchers in seen.items():
+            self._set_out(count, watchers, states, stored)
+        return left
+
+    def _set_out(
+        self,
+        count: float,
+        watchers: Sequence[Watcher],
+        states: Mapping[torch.Tensor, Mapping[str, Any]],
+        stored: str,
+    ) -> None:
+        """Put tensors on a route whose counter a compiled call can read, or that have no state at all."""
+        entries = []
+        for w in watchers:
+            param, state = w.view.param, states.get(w.view.param, NO_STATE)
+            v, counter = state.get(stored), state.get("step")
+            if stored and (counter is None or not at_hand(counter) or counter.numel() != 1):
+                self._loose.append(w)
+                continue
+            places = [0 if tensor is None else tensor.data_ptr() for tensor in (v, counter)]
+            dtype = param.dtype if v is None else v.dtype
+            entries.append(Entry(w, param, dtype, w.size, w.accumulator.row, state, v, places[0], counter, places[1]))
+        for entry in entries:
+            entry.watcher.accumulator.stand(entry.counter, count, entries[0].row)
+        if entries:
+            self._routes = [route for route in self._routes if route.entries] + [Route(count, entries)]
+
+    def _rule(self, w: Watcher, group: Mapping[str, Any], state: Mapping[str, Any], count: float) -> bytes | None:
+        """Return the packed coefficients of a step; None where the reader cannot tell them."""
         view = w.view
-        gradient, state = view.param.grad, states.get(view.param, NO_STATE)
-        # A counter on an accelerator is not read: that would make the host wait.
-        if gradient is None or not gradient.is_cpu or w.reader is None or (stored and stored not in state):
-            left.append(w)
-            continue
-        counter = state.get("step")
-        count = float(step) if counter is None else w.read(counter)
-        if counter is not None and count - 1 != w.counted:
-            left.append(w)
-            continue
-        if count not in rules:
-            view.group, view.state, view.step = group, state, count
-            try:
-                rules[count] = reader.coefficients(view).packed()
-            except FAILURES:
-                return watchers
-        if w.accumulator.point(state[stored] if stored else None, gradient, rules[count]):
-            w.counted = None if counter is None else count
-        else:
-            left.append(w)
-    return left
+        view.group, view.state, view.step = group, state, count
+        try:
+            return self._reader.coefficients(view).packed()
+        except FAILURES:
+            return None

@@ -19,8 +19,9 @@ from torch.utils.hooks import RemovableHandle
 
 from . import facts
 from .alerts import Alert, Alerts
-from .glance import glance
+from .glance import Glance
 from .imagined import USUAL
+from .one_step import SICK, STALE
 from .precision import held_fast
 from .recorder import Recorder
 from .sampling import Coordinates
@@ -78,7 +79,7 @@ class Monitor:
         directory: str | Path | None = None,
         *,
         model: torch.nn.Module | None = None,
-        coordinates: int | Literal["all"] = 4096,
+        coordinates: int | Literal["all"] = 1024,
         seed: int = 0,
         what_if: Sequence[str] = USUAL,
         on_alert: Callable[[Alert], object] | None = None,
@@ -94,9 +95,10 @@ class Monitor:
         self._reader = reader_of(optimizer)
         self._watched: set[int] = set()
         self._groups_seen: list[tuple[int, int]] = []
-        self._by_group: dict[int, list[Watcher]] = {}
+        self._glances: dict[int, Glance] = {}
         self._armed = self._proving = self._skipping = self._sick = self._jumping = False
         self._closed = self._stood_aside = False
+        self._prepares = True
         rules = facts.imagined_rules(optimizer, self._reader, what_if)
         meta = facts.describe(optimizer, coordinates, seed, rules)
         self._recorder = Recorder(self.directory, meta, self._new_watchers(), rules)
@@ -130,17 +132,12 @@ class Monitor:
             RuntimeError: after `close`.
             ValueError: for a tensor of more than one element.
         """
-        if self._closed and not self._stood_aside:
-            raise RuntimeError(
-                f"this monitor was closed after step {self.step} and records nothing more; "
-                "create a new Monitor on the same directory to continue the run."
-            )
-        if self._stood_aside:
+        if self._closed:
+            self._refuse_to_log()
             return
         for name, value in scalars.items():
             if isinstance(value, torch.Tensor) and value.numel() == 1:
-                waits = value.device.type != "cpu"
-                self._recorder.add_scalar(name, value.detach().clone() if waits else value.item())
+                self._recorder.add_scalar(name, value.item() if value.is_cpu else value.detach().clone())
             elif isinstance(value, (int, float, np.number)):
                 self._recorder.add_scalar(name, float(value))
             else:
@@ -148,6 +145,14 @@ class Monitor:
                 raise ValueError(
                     f"`{name}` must be a number or a tensor with one element, got {got}; log its mean, say."
                 )
+
+    def _refuse_to_log(self) -> None:
+        """Say that the monitor was closed, if it was its owner who closed it."""
+        if not self._stood_aside:
+            raise RuntimeError(
+                f"this monitor was closed after step {self.step} and records nothing more; "
+                "create a new Monitor on the same directory to continue the run."
+            )
 
     def edge(self, closure: Callable[[], torch.Tensor]) -> Edge:
         """Measure how near the run is to the edge of stability, and record it as `edge/ratio` and `edge/sharpness`.
@@ -158,7 +163,7 @@ class Monitor:
         from .edge import edge
 
         if self._closed:
-            self.log()  # says why nothing more is recorded
+            self._refuse_to_log()
         found = edge(self.optimizer, closure)
         self.log(**{"edge/ratio": found.ratio, "edge/sharpness": found.sharpness})
         self._alerts.edge(found)
@@ -232,15 +237,24 @@ class Monitor:
 
     # --- hooks ---------------------------------------------------------------------------------------------
 
+    # A step costs a small network little, and these two hooks a good part of it: they do what every step needs, and
+    # leave the rest to steps that need it. Most of their time goes by in waiting for memory, so what counts is how much
+    # code they touch.
+
     def _before_step(self) -> None:
-        self._armed = True
+        self._armed, self._proving = True, False
+        if self._prepares:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Note what the coming step will overwrite, where a proof or a reader needs it."""
+        recorder, groups, states = self._recorder, self.optimizer.param_groups, self.optimizer.state
         self._watch_new_groups()
-        self._proving = self._recorder.schedule.proves(self.step + 1)
-        surveying = self.step < OPENING and sum(w.size for w in self._recorder.watchers) <= SURVEYED
-        groups, states = self.optimizer.param_groups, self.optimizer.state
-        if self._proving or (self._reader and any(self._reader.looks_ahead(group) for group in groups)):
+        self._proving = recorder.schedule.proves(self.step + 1)
+        if self._proving or (self._reader and any(map(self._reader.looks_ahead, groups))):
+            surveying = self.step < OPENING and sum(w.size for w in recorder.watchers) <= SURVEYED
             with QUIET():
-                for w in self._recorder.watchers:
+                for w in recorder.watchers:
                     w.before(groups[w.group], states.get(w.view.param, {}), self._proving, surveying)
 
     def _after_step(self) -> None:
@@ -250,42 +264,65 @@ class Monitor:
             self._recheck()
             return
         self._armed = False
-        groups, states, step = self.optimizer.param_groups, self.optimizer.state, self.step + 1
-        outcomes: set[Outcome] = set()
-        closer: Sequence[Watcher] = []
-        if not self._refused_by_scaler():
-            closer = self._recorder.watchers if self._proving else self._glance(step)
-            if closer:
-                with QUIET():
-                    outcomes = {
-                        w.after(groups[w.group], states.get(w.view.param, {}), step, self._proving) for w in closer
-                    }
-            if len(closer) < len(self._recorder.watchers):
-                outcomes.add(Outcome.STEPPED)
-        if Outcome.STEPPED not in outcomes:
-            self._note_skip(outcomes)
+        optimizer, recorder = self.optimizer, self._recorder
+        if getattr(optimizer, "found_inf", None) is not None and self._refused_by_scaler():
+            self._note_skip(skipped=True)
             return
-        self._skipping = False
-        sick = self._recorder.advance()
-        self._note_troubles(closer)
-        if sick or self._sick:
-            self._note_nonfinite(sick)
-        if self._recorder.due():
+        closer, stepped = self._measure()
+        noteworthy = recorder.advance() if stepped else 0
+        if noteworthy == STALE:
+            self._look_anew()
+            closer, stepped = self._measure()
+            noteworthy = recorder.advance() if stepped else 0
+        if not stepped:
+            return
+        if closer or self._jumping:
+            self._note_troubles(closer)
+        if noteworthy & SICK or self._sick:
+            self._note_nonfinite(bool(noteworthy & SICK))
+        if recorder.due():
             with QUIET():
                 if self.step in PROVED:
                     self._log_precision()
-                self._recorder.record(self._schedules())
-        self._alerts.watch()
+                recorder.record(self._schedules())
+        self._alerts.watch(noteworthy & ~SICK)
+        self._skipping = False
+        self._prepares = bool(closer) or recorder.schedule.proves(recorder.step + 1)
 
-    def _glance(self, step: int) -> Sequence[Watcher]:
+    def _measure(self) -> tuple[Sequence[Watcher], bool]:
+        """Hand the newest step to the sums; return the watchers that needed a closer look, and whether it was one."""
+        groups, states = self.optimizer.param_groups, self.optimizer.state
+        if not self._prepares:
+            self._watch_new_groups()
+        watchers, step = self._recorder.watchers, self._recorder.step + 1
+        if self._proving:
+            self._look_anew()
+            closer: Sequence[Watcher] = watchers
+        else:
+            closer = self._at_a_glance(groups, states, step)
+        if not closer:
+            return closer, True
+        with QUIET():
+            outcomes = {w.after(groups[w.group], states.get(w.view.param, {}), step, self._proving) for w in closer}
+        if Outcome.STEPPED in outcomes or len(closer) < len(watchers):
+            return closer, True
+        self._note_skip(Outcome.SKIPPED in outcomes)
+        return closer, False
+
+    def _at_a_glance(
+        self, groups: Sequence[Mapping[str, Any]], states: Mapping[torch.Tensor, Mapping[str, Any]], step: int
+    ) -> Sequence[Watcher]:
         """Hand the sums what needs no closer look; return the watchers that do."""
         if self._reader is None:
             return self._recorder.watchers
-        groups, states = self.optimizer.param_groups, self.optimizer.state
         left: list[Watcher] = []
-        for g, watchers in self._by_group.items():
-            left += glance(watchers, self._reader, groups[g], states, step)
+        for g, glance in self._glances.items():
+            left += glance.step(groups[g], states, step, self._recorder.accumulators.gradients)
         return left
+
+    def _look_anew(self) -> None:
+        for glance in self._glances.values():
+            glance.dissolve()
 
     def _recheck(self) -> None:
         if self._proving:
@@ -295,12 +332,13 @@ class Monitor:
 
     def _refused_by_scaler(self) -> bool:
         """Return whether a loss scaler told a fused optimizer to leave the parameters alone."""
-        found = getattr(self.optimizer, "found_inf", None)
+        found = self.optimizer.found_inf  # type: ignore[attr-defined]
         return isinstance(found, torch.Tensor) and bool(found.item())
 
     def _state_loaded(self) -> None:
         message = "the optimizer's state was replaced: the next stepsize is not compared with the last"
         self._recorder.note("state loaded", message)
+        self._look_anew()
         for w in self._recorder.watchers:
             w.reload(self.optimizer.state.get(w.view.param, {}))
         self._alerts.restart()
@@ -311,14 +349,14 @@ class Monitor:
 
         The optimizer holds the hook and the hook the monitor, which so lives as long as the optimizer.
         """
-        owner = os.getpid()  # a forked child has the hooks as well, but the files are its parent's
 
         def guarded(*_: object) -> None:
-            if self._closed or os.getpid() != owner or _runs_out_of_sight():
+            if self._closed or torch.compiler.is_compiling() or (self._on_gpu and _is_captured()):
                 return
             try:
                 hook(self)
             except BaseException as fault:
+                self._look_anew()
                 self._recorder.accumulators.clear()
                 if self.strict or not isinstance(fault, Exception):
                     raise
@@ -342,7 +380,8 @@ class Monitor:
     def _new_watchers(self) -> list[Watcher]:
         """Return watchers for the parameters that have none yet."""
         names = facts.parameter_names(self.optimizer, self.model)
-        fresh = []
+        fresh: list[Watcher] = []
+        by_group: dict[int, list[Watcher]] = {g: glance.watchers for g, glance in self._glances.items()}
         for g, group in enumerate(self.optimizer.param_groups):
             for param in group["params"]:
                 if id(param) not in self._watched:
@@ -350,8 +389,11 @@ class Monitor:
                     name = names[id(param)]
                     coordinates = Coordinates(param, self._limit, self.seed, name)
                     fresh.append(Watcher(param, name, g, coordinates, self._reader))
-                    self._by_group.setdefault(g, []).append(fresh[-1])
+                    by_group.setdefault(g, []).append(fresh[-1])
+        if self._reader is not None:
+            self._glances = {g: Glance(watchers, self._reader) for g, watchers in by_group.items()}
         self._groups_seen = self._group_sizes()
+        self._on_gpu = any(w.view.param.is_cuda for watchers in by_group.values() for w in watchers)
         return fresh
 
     def _group_sizes(self) -> list[tuple[int, int]]:
@@ -392,15 +434,15 @@ class Monitor:
             self._recorder.note("moment reset", "the run goes on with an optimizer whose state is empty")
             self._recorder.log.commit()
 
-    def _note_skip(self, outcomes: set[Outcome]) -> None:
+    def _note_skip(self, skipped: bool) -> None:
         if not self._skipping:
             why = (
                 "the optimizer's own counter did not advance (a loss scaler met non-finite gradients, say)"
-                if Outcome.SKIPPED in outcomes
+                if skipped
                 else "no watched parameter had a gradient"
             )
             self._recorder.note("skipped", f"a call of `step()` moved nothing: {why}")
-        self._skipping = True
+        self._skipping = self._prepares = True
 
     def _note_troubles(self, watchers: Sequence[Watcher]) -> None:
         recorder = self._recorder
@@ -480,7 +522,16 @@ def _say_unwritten(fault: Exception) -> None:
     logger.error("stepscope could not write the end of its record: %s: %s", type(fault).__name__, fault)
 
 
-def _runs_out_of_sight() -> bool:
-    """Return whether Python code here would be traced or captured instead of run."""
-    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return torch.compiler.is_compiling() or (on_gpu and torch.cuda.is_current_stream_capturing())
+def _is_captured() -> bool:
+    """Return whether what runs here is not run but put into a graph on an accelerator."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]
+
+
+def _let_go_in_child() -> None:
+    """Watch nothing in a forked process: it has the hooks as well, but the files are its parent's."""
+    for monitor in list(OPEN):
+        monitor._closed = monitor._stood_aside = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)

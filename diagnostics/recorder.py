@@ -20,7 +20,9 @@ from .efficiency import measure
 from .flight import FlightRecorder
 from .imagined import Alternatives, Imagined
 from .log import Log, MemoryLog, Row, open_log
+from .one_step import STALE
 from .schedule import PROVED, Schedule
+from .signals import Signals
 from .store import build_trace, load, write_meta
 from .trace import COLUMNS, ERRORS, SUMS, Trace
 from .watcher import Watcher
@@ -62,6 +64,7 @@ class Recorder:
         self.stretches = Stretches(0)
         self.accumulators = Accumulators()
         self.alternatives = Alternatives(rules)
+        self.signals = Signals()
         self.base_error = np.zeros((0, len(ERRORS)))
         self.base_what_if: Array = np.zeros_like(self.alternatives.sums)
         """Sums of the alternatives in an earlier process."""
@@ -101,6 +104,8 @@ class Recorder:
         self.schedule = Schedule(min(MOST_RECORDS, max(256, RECORD_BYTES // row_bytes)))
         self.schedule.widen(self.step)
         self.flight = FlightRecorder(len(self.watchers))
+        self.signals.extend(more)
+        self.accumulators.tie(self.stretches, self.alternatives, self.signals, self.flight)
         self.write_layout()
 
     # --- as the run goes on ----------------------------------------------------------------------------------
@@ -109,13 +114,16 @@ class Recorder:
         """Return whether the newest step is one to record."""
         return self.schedule.keeps(self.step)
 
-    def advance(self) -> bool:
-        """Take the newest step in; return whether it met a non-finite number."""
-        self.step += 1
-        sick = self.accumulators.add(self.stretches, self.alternatives, self.flight.slot(self.step))
-        self.stretches.advance()
-        self.alternatives.stretches.advance()
-        return sick
+    def advance(self) -> int:
+        """Take the newest step in; return what is noteworthy, in bits of `one_step`. A `STALE` step is not taken in."""
+        step = self.step + 1
+        found = self.accumulators.add(self.flight.slot(step))
+        if found != STALE:
+            self.step = step
+            self.flight.keep(step)
+            self.stretches.advance()
+            self.alternatives.stretches.advance()
+        return found
 
     def note(self, kind: str, message: str, tensor: str | None = None) -> None:
         """Write an event down; the next commit makes it last."""
@@ -161,16 +169,14 @@ class Recorder:
 
     def _rows(self) -> Array:
         """Return one row per tensor, in the order of `COLUMNS`, scaled up to the whole tensor."""
-        rows = []
-        for w, sums, base, rms_max in zip(
-            self.watchers, self.accumulators.sums, self.base_error, np.sqrt(self.accumulators.rms2_max), strict=True
-        ):
-            scaled = np.where(UNSCALED, sums, sums * w.coordinates.scale)
-            if not w.gauges:
-                scaled[RMS2] = math.nan
-            errors = base + w.coordinates.standard_error(w.accumulator.each)
-            rows.append(np.concatenate([scaled, errors, w.instants(self.step, rms_max)]))
-        return np.array(rows).reshape(len(self.watchers), len(COLUMNS))
+        scales = np.array([w.coordinates.scale for w in self.watchers]).reshape(-1, 1)
+        sums = self.accumulators.sums * np.where(UNSCALED, 1.0, scales)
+        sums[[not w.gauges for w in self.watchers], RMS2] = math.nan
+        rms_max = np.sqrt(self.accumulators.rms2_max)
+        own = [w.instants(self.step, most) for w, most in zip(self.watchers, rms_max, strict=True)]
+        rows = np.hstack([sums, np.reshape(own, (len(self.watchers), len(COLUMNS) - len(SUMS)))])
+        rows[:, len(SUMS) : len(SUMS) + len(ERRORS)] += self.base_error
+        return rows
 
     def finish(self, message: str, crashed: bool) -> None:
         """Write the newest step, whether or not it is due, and close the log."""

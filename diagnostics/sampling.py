@@ -15,6 +15,8 @@ Values = NDArray[np.floating]
 NUMPY_DTYPES = (torch.float32, torch.float64)
 """Dtypes that keep their values in numpy; narrower ones are widened to float32, which is exact."""
 
+NO_INDEX = np.empty(0, np.int64)
+
 LEAD = 256
 """Coordinates per tensor on which the harm test runs: it keeps 51 numbers for each, so it takes fewer than the sums."""
 
@@ -51,6 +53,11 @@ class Coordinates:
             and tensor.is_contiguous()
         )
 
+    @property
+    def sampled(self) -> NDArray[np.int64]:
+        """The watched coordinates, empty where all are."""
+        return NO_INDEX if self.index is None else self.index
+
     def take(self, tensor: torch.Tensor) -> Values:
         """Return the watched coordinates of a tensor of the parameter's shape, as float32 or float64, 1-D."""
         tensor = tensor.detach()
@@ -64,6 +71,13 @@ class Coordinates:
         if self.index is None:
             return as_numpy(tensor.reshape(-1))
         return as_numpy(torch.take(tensor, self._torch_index.to(tensor.device)))
+
+    def take_lead(self, tensor: torch.Tensor) -> Values:
+        """Return the members of the harm test of a tensor of the parameter's shape, likewise."""
+        if self.in_place(tensor):
+            where = self.lead_index if self.index is None else self.index[: self.lead]
+            return np.take(memory(tensor.detach().reshape(-1)), where)
+        return self.take(tensor)[self.lead_index]
 
     def touched(self, gradient: torch.Tensor) -> NDArray[np.bool_] | None:
         """Return which watched coordinates a sparse gradient names; None for a dense one, which names all."""
@@ -84,17 +98,14 @@ class Coordinates:
         touched = rows[place] == row
         return np.where(touched, values[place * width + offset], values.dtype.type(0)), touched
 
-    def standard_error(self, per_coordinate: Array) -> Array:
-        """Return the standard error of Σ over the whole tensor, estimated from sums per coordinate `(k, watched)`.
+    def standard_error(self, variance: Array) -> Array:
+        """Return the standard errors of Σ over the whole tensor, `(k,)`, from the sample's variances per coordinate.
 
         Simple random sampling without replacement: N·sqrt((1 - n/N)·s²/n), for n of N coordinates watched.
         """
         n, total = self.watched, self.numel
         if n == total:
-            return np.zeros(len(per_coordinate))
-        if n < 2:
-            return np.full(len(per_coordinate), np.nan)
-        variance = per_coordinate.var(axis=1, ddof=1)
+            return np.zeros(len(variance))
         error: Array = total * np.sqrt((1 - n / total) * variance / n)
         return error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FIRST_INTERVAL = 64
+FIRST_INTERVAL = 128
 """Records cost many times a step's sums, so evenly spread ones start this far apart."""
 
 

@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiled import compiled, inner
+from .compiled import inner
 from .schedule import OPENING
 from .trace import SUMS
 
@@ -66,21 +66,17 @@ TAKEN, CLOSED, OPEN, QUIET, TOP, LEAPT, BEFORE, PEAK, PAST, TIMES, OVER, RUN, NE
 
 
 class Signals:
-    """The recent past of every tensor, and what is suspected of it."""
+    """The recent past of every tensor, and what is suspected of it; `look` fills them in, once a step."""
 
     def __init__(self) -> None:
         self.past, self.peaks = np.zeros((0, WIDTH)), np.zeros((0, 2, BLOCKS))
         self.flags = np.zeros(0, np.int64)
 
-    def look(self, last: Array, then: Array) -> int:
-        """Take the newest step's sums and coefficients in; return what is suspected of any tensor, 0 for nothing."""
-        more = len(last) - len(self.flags)
-        if more:
-            self.past = np.pad(self.past, ((0, more), (0, 0)))
-            self.peaks = np.pad(self.peaks, ((0, more), (0, 0), (0, 0)))
-            self.flags = np.zeros(len(last), np.int64)
-        suspected: int = look(last, then, self.past, self.peaks, self.flags)
-        return suspected
+    def extend(self, tensors: int) -> None:
+        """Make room for more tensors; replaces the arrays."""
+        self.past = np.pad(self.past, ((0, tensors), (0, 0)))
+        self.peaks = np.pad(self.peaks, ((0, tensors), (0, 0), (0, 0)))
+        self.flags = np.pad(self.flags, (0, tensors))
 
     def suspected(self, kind: int) -> list[int]:
         """Return the tensors of which this is suspected."""
@@ -101,7 +97,7 @@ class Signals:
         self.past[:], self.peaks[:] = 0.0, 0.0
 
 
-@compiled
+@inner()
 def look(last: Array, then: Array, pasts: Array, peaks: Array, flags: NDArray[np.int64]) -> int:
     """Compare the newest step of each tensor with its past, add it to the past, and set the flags; return all bits."""
     suspected = 0

@@ -159,9 +159,10 @@ class Adam(Reader):
 
     def coefficients(self, view: View) -> Coefficients:
         """Bias corrections as gain and scale."""
-        t, (beta1, beta2) = view.step, (view.beta(0), view.beta(1))
+        t, group = view.step, view.group
+        beta1, beta2 = map(float, group["betas"])
         gain, scale = 1 / (1 - beta1**t), 1 / math.sqrt(1 - beta2**t)
-        return Coefficients(view.number("lr"), gain, scale, view.number("eps"), beta1)
+        return Coefficients(float(group["lr"]), gain, scale, float(group["eps"]), beta1)
 
     def stored(self, group: Mapping[str, Any]) -> str | None:
         """Return v, or its running maximum with amsgrad."""

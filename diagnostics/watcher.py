@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from .accumulators import Accumulator, Coefficients
-from .sampling import NUMPY_DTYPES, Coordinates, memory
+from .sampling import NO_INDEX, NUMPY_DTYPES, Coordinates
+from .snapshot import ENTRIES, QUANTILES, SQUARE, snapshot
 from .stepsizes import Reader, Values, View, rebuilt_step
-from .trace import INSTANTS, SUMS, TensorInfo
+from .trace import ERRORS, INSTANTS, SUMS, TensorInfo
 
 Array = NDArray[np.float64]
 
@@ -39,15 +40,15 @@ class Outcome(Enum):
 def kept_as(reader: Reader, group: Mapping[str, Any]) -> str | None:
     """Return the state entry that is v, "" where v is one; None where v or g has to be computed, or nobody can say."""
     try:
-        return None if group.get("maximize") else reader.stored(group)
+        return None if group.get("maximize") or reader.looks_ahead(group) else reader.stored(group)
     except FAILURES:
         return None
 
 
-def at_hand(tensor: object) -> bool:
+def at_hand(tensor: Any) -> bool:
     """Return whether a tensor's numbers lie in memory as numpy knows them, in whatever order."""
     plain = type(tensor) is torch.Tensor and tensor.dtype in NUMPY_DTYPES
-    return plain and tensor.layout is torch.strided and tensor.is_cpu  # type: ignore[attr-defined]
+    return plain and tensor.layout is torch.strided and bool(tensor.is_cpu)
 
 
 def plain_copy(tensor: torch.Tensor) -> torch.Tensor:
@@ -74,10 +75,6 @@ class Watcher:
         self.size = param.numel()
         self.counted: float | None = None
         """The optimizer's own step counter at the newest step."""
-        self._counter: Any = None
-        self._clock: Any = None
-        self._address = 0
-        """The counter that was read last, and its memory: numpy reads a number in a third of the time."""
         self.jump: float | None = None
         """The counter's value before a step at which it did not advance by one; None after an ordinary step."""
         self.trouble: str | None = None
@@ -140,6 +137,10 @@ class Watcher:
         assert gradient is not None
         view.group, view.state = group, state
         view.step = float(step) if self.counted is None else self.counted
+        if self.reader and not view.before and self.reader.looks_ahead(group):  # it was asked to just before this step
+            self.accumulator.idle()
+            self.accumulator.forget()
+            return Outcome.STEPPED
         if self.reader:
             try:
                 self.measure(self.reader, gradient, proving)
@@ -170,7 +171,7 @@ class Watcher:
         counter = state.get("step")
         if counter is None:
             return True
-        now, then = self.read(counter), self.counted
+        now, then = float(counter), self.counted
         self.counted, self.jump = now, None
         if now == 0:  # a scaler refused the very first step
             return False
@@ -180,13 +181,6 @@ class Watcher:
             self.jump = then
             self.accumulator.forget()
         return now != then
-
-    def read(self, counter: Any) -> float:
-        """Return the value of the optimizer's own step counter."""
-        if counter is not self._counter or (self._clock is not None and counter.data_ptr() != self._address):
-            self._counter, self._clock = counter, memory(counter.detach()) if at_hand(counter) else None
-            self._address = counter.data_ptr() if self._clock is not None else 0
-        return float(counter) if self._clock is None else float(self._clock.item())
 
     def measure(self, reader: Reader, gradient: torch.Tensor, proving: bool) -> None:
         """Read the stepsize, add it to the sums and, where asked, prove it; give the reading up if it fails."""
@@ -256,7 +250,7 @@ class Watcher:
         self.accumulator.forget()
         self.view.state = state
         counter = state.get("step")
-        now = None if counter is None else self.read(counter)
+        now = None if counter is None else float(counter)
         if None not in (now, self.counted) and now != self.counted:
             self.jump = self.counted
         self.counted = now
@@ -266,14 +260,20 @@ class Watcher:
         return self.coordinates.take(self.view.param).astype(np.float64)
 
     def instants(self, step: int, rms_max: float) -> Array:
-        """Return the columns `INSTANTS` for a record after `step`."""
-        e = self.accumulator.stepsizes() if self.reader else np.empty(0)
-        places = (np.array([0.0, 0.01, 0.5, 0.99, 1.0]) * (len(e) - 1)).round().astype(int)
-        quantiles = np.partition(e, places)[places] if len(e) else np.full(len(places), math.nan)
-        theta = self.theta() if self.intact() else NOTHING
-        weight_rms = math.sqrt(np.mean(np.square(theta))) if len(theta) else math.nan
+        """Return the columns `ERRORS` and `INSTANTS` for a record after `step`."""
+        found, sums, coordinates, param = np.empty(ENTRIES), self.accumulator, self.coordinates, self.view.param
+        each = np.ascontiguousarray(sums.each)  # of one layout, or there would be two compilations
+        if coordinates.in_place(param):
+            place = param.data_ptr(), param.element_size(), coordinates.sampled, coordinates.numel
+        else:
+            theta = self.theta() if self.intact() else NOTHING
+            place = theta.ctypes.data, 8 if len(theta) else 0, NO_INDEX, len(theta)
+        snapshot(sums.root, sums.then, each, *place, found)
+        quantiles = found[:QUANTILES] if self.reader else np.full(QUANTILES, math.nan)
+        weight_rms = math.sqrt(found[SQUARE])
         _, update_rms, alignment = self.update if self.update[0] == step else (step, math.nan, math.nan)
         rms_max = rms_max if self.gauges else math.nan
-        instants = np.array([*quantiles, rms_max, weight_rms, update_rms, alignment])
-        assert len(instants) == len(INSTANTS)
-        return instants
+        errors = self.coordinates.standard_error(found[SQUARE + 1 :])
+        row = np.concatenate([errors, quantiles, [rms_max, weight_rms, update_rms, alignment]])
+        assert len(row) == len(ERRORS) + len(INSTANTS)
+        return row

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stepscope import Monitor
-from stepscope.diagnostics import accumulators
+from stepscope.diagnostics import one_step
 from stepscope.diagnostics.schedule import OPENING, Schedule
 
 OPTIMIZERS = {
@@ -92,7 +92,7 @@ def test_the_compiled_call_has_one_signature():
             optimizer = torch.optim.Adam([{"params": [p]} for p in params])
             with Monitor(optimizer, coordinates=50, strict=True):
                 train(optimizer, OPENING + 3)
-    assert len(accumulators.accumulate_all.signatures) == 1
+    assert len(one_step.take_step.signatures) == 1
 
 
 def test_a_class_whose_groups_lack_a_setting_costs_its_tensors_alone():

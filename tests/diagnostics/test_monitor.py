@@ -790,7 +790,7 @@ def test_a_run_is_reopened_with_the_same_sample_or_not_at_all(tmp_path):
     Monitor(torch.optim.Adam([parameter(4)]), tmp_path / "run").close()
     with pytest.raises(ValueError, match="pass seed=0 to continue"):
         Monitor(torch.optim.Adam([parameter(4)]), tmp_path / "run", seed=1)
-    with pytest.raises(ValueError, match="pass coordinates=4096 to continue"):
+    with pytest.raises(ValueError, match="pass coordinates=1024 to continue"):
         Monitor(torch.optim.Adam([parameter(4)]), tmp_path / "run", coordinates="all")
 
 

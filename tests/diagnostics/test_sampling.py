@@ -123,6 +123,6 @@ def test_the_standard_error_equals_the_spread_over_all_samples():
     for chosen in combinations(range(6), 3):
         part = x[list(chosen)]
         estimates.append(part.sum() * coordinates.scale)
-        squares.append(coordinates.standard_error(part[None])[0] ** 2)
+        squares.append(coordinates.standard_error(part.var(ddof=1, keepdims=True))[0] ** 2)
     assert np.mean(estimates) == pytest.approx(x.sum())
     assert np.mean(squares) == pytest.approx(np.var(estimates))

@@ -1,0 +1,73 @@
+"""What a record holds of one tensor beside its sums, read off in one call of compiled code."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .compiled import compiled, inner
+from .one_step import load
+
+Array = NDArray[np.float64]
+
+QUANTILES = 5
+"""The smallest stepsize, 1, 50 and 99 %, and the largest."""
+SQUARE = QUANTILES
+"""The mean square of θ; behind it the variances of the sums per coordinate."""
+ENTRIES = SQUARE + 1 + 4
+
+
+@inner(fastmath={"reassoc", "nsz"})
+def total(x: Array) -> float:
+    """Return Σ x, in vector lanes."""
+    found = 0.0
+    for i in range(len(x)):
+        found += x[i]
+    return found
+
+
+@inner(fastmath={"reassoc", "nsz"})
+def spread(x: Array, mean: float) -> float:
+    """Return Σ (x - mean)², in vector lanes."""
+    found = 0.0
+    for i in range(len(x)):
+        found += (x[i] - mean) ** 2
+    return found
+
+
+@compiled
+def snapshot(
+    root: Array,
+    then: Array,
+    each: Array,
+    theta: int,
+    size: int,
+    index: NDArray[np.int64],
+    numel: int,
+    out: Array,
+) -> None:
+    """Write to `out` (`ENTRIES`,) what stands above; NaN where there is nothing to tell.
+
+    `root` and `then` are √v and the coefficients of the newest step, `each` the sums per coordinate of a sample
+    `(4, watched)`. θ lies at the address `theta`, in elements of `size` bytes, at `index`, or everywhere.
+    """
+    out[:] = math.nan
+    lr, gain, scale, eps, _, _ = then
+    e = np.empty(len(root))
+    active = 0
+    for i in range(len(root)):
+        if root[i] > 0.0:
+            e[active] = lr * (gain / (scale * root[i] + eps))
+            active += 1
+    if active > 0:
+        places = np.rint(np.array([0.0, 0.01, 0.5, 0.99, 1.0]) * (active - 1)).astype(np.int64)
+        out[:QUANTILES] = np.partition(e[:active], places)[places]
+    if size > 0:
+        values = np.empty(len(index) if len(index) else numel)
+        load(theta, size, index, numel, 0, values)
+        out[SQUARE] = spread(values, 0.0) / len(values)
+    if each.shape[1] > 1:
+        for k in range(4):
+            out[SQUARE + 1 + k] = spread(each[k], total(each[k]) / each.shape[1]) / (each.shape[1] - 1)
