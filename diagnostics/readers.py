@@ -28,7 +28,7 @@ from .readers_divided import (
 from .readers_entering import ADOPT, LaProp
 from .readers_factored import Factored
 from .readers_mixed import Adan, AdEMAMix, Ano, Grams, QHAdam, SimplifiedAdEMAMix
-from .readers_paced import AdaShift, AvaGrad, DAdaptAdam, Lamb, Learned, RAdam
+from .readers_paced import AdaShift, AvaGrad, DAdaptAdam, Lamb, Learned, RAdam, UnbiasedRAdam
 from .readers_quantized import BitsAndBytes, TorchAO
 from .readers_schedule_free import ScheduleFree, ScheduleFreeSGD
 from .stepsizes import READERS, Reader
@@ -99,6 +99,7 @@ NAMED: dict[str, Reader] = {
     "optimi.Adam": Debiased(),
     "optimi.AdamW": Debiased(decoupled=True),
     "optimi.StableAdamW": Stable(),
+    "optimi.RAdam": UnbiasedRAdam(),
     "optimi.Adan": Adan(unbiased=True),
 }
 

@@ -63,17 +63,18 @@ class Momentum(Reader):
 
 def candidates(state: Mapping[str, Any]) -> list[Reader]:
     """Return the rules that a state may belong to, the commonest forms first."""
-    if "exp_avg" in state:
-        moments = [name for name in ("exp_avg_sq", "exp_avg_var") if name in state]
-        return [
-            Written(moment, hat=hat, floor=floor, corrected=corrected, decoupled=decoupled)
-            for moment in moments
-            for corrected in ((True, True), (False, False), (False, True))
-            for hat in (False, True)
-            for floor in (0.0, 1e-15)  # where packages keep sqrt from 0
-            for decoupled in (True, False)
-        ]
-    return [Momentum(average_in(state), decoupled=decoupled) for decoupled in (False, True)]
+    average = average_in(state)
+    moments = [name for name in ("exp_avg_sq", "exp_avg_var") if name in state and average == "exp_avg"]
+    if not moments:
+        return [Momentum(average, decoupled=decoupled) for decoupled in (False, True)]
+    return [
+        Written(moment, hat=hat, floor=floor, corrected=corrected, decoupled=decoupled)
+        for moment in moments
+        for corrected in ((True, True), (False, False), (False, True))
+        for hat in (False, True)
+        for floor in (0.0, 1e-15)  # where packages keep sqrt from 0
+        for decoupled in (True, False)
+    ]
 
 
 class Trial(Reader):
@@ -188,14 +189,18 @@ def overwritten(view: View) -> bool:
 
 def averages(view: View) -> bool:
     """Return whether the average in the state has taken this gradient in, as averages do."""
-    name = average_in(view.state)
+    name, group = average_in(view.state), view.group
     if not name:
         return True
-    if name == "exp_avg" and not {"betas", "beta1"} & set(view.group):
+    if "momentum" in group:
+        decay = float(group["momentum"])
+        weights = {1.0, 1 - decay, 1 - float(group.get("dampening", 0.0))}
+    elif {"betas", "beta1"} & set(group):
+        decay = betas(group)[0]
+        weights = {1 - decay}
+    else:
         return False
-    decay = betas(view.group)[0] if name == "exp_avg" else float(view.group.get("momentum", 0.0))
     entered = view.take(name) - decay * view.before["average"]
-    weights = {1 - decay} if name == "exp_avg" else {1.0, 1 - decay, 1 - float(view.group.get("dampening", 0.0))}
     return any(close(entered, weight * view.gradient) for weight in weights)
 
 

@@ -59,7 +59,7 @@ class ADOPT(Momentous):
     def __init__(self) -> None:
         super().__init__()
         self.gauges_gradient = False
-        self.formula = "e = lr / max(sqrt(v_{t-1}), eps, |g|/(t-1)^(1/4)), on (1-β1)·g as it enters exp_avg; 0 at t = 1"
+        self.formula = "e = lr / max(sqrt(v_{t-1}), eps, |g|/t^(1/4)), on (1-β1)·g as it enters exp_avg; 0 at t = 1"
 
     def coefficients(self, view: View) -> Coefficients:
         """Leave all of the denominator to the second moment."""

@@ -25,16 +25,16 @@ class Adan(Mixed):
     `unbiased`: the averages are corrected as they stand (optimi). Decay that is not Adam's divides by 1 + lr·λ.
     """
 
-    formula: str
-
     def __init__(self, *, unbiased: bool = False) -> None:
         super().__init__()
         self.unbiased = unbiased
         # v is the second moment of g + (1-β2)·(g - g'), no size of g itself.
         self.gauges_gradient = False
-        self.formula = (
-            "e = lr/(1-β1^t) / (sqrt(exp_avg_sq)/sqrt(1-β3^t) + eps), on exp_avg + β2·(1-β1^t)/(1-β2^t)·exp_avg_diff"
-        )
+        if unbiased:
+            self.formula = "e = lr/(1-β1^t) / (sqrt(v) + eps), on (1-β1^t)·(exp_avg + β2·exp_avg_diff)"
+        else:
+            on = "exp_avg + β2·(1-β1^t)/(1-β2^t)·exp_avg_diff"
+            self.formula = f"e = lr/(1-β1^t) / (sqrt(v)/sqrt(1-β3^t) + eps), on {on}"
 
     def coefficients(self, view: View) -> Coefficients:
         """Correct v by β3, and let a proximal decay divide the step."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .accumulators import Coefficients
-from .readers_adam import Written, betas, counted
+from .readers_adam import Debiased, Written, betas, counted
 from .stepsizes import Values, View
 
 
@@ -106,6 +106,22 @@ class RAdam(Written):
     def remainder(self, view: View) -> Values | float:
         """Return the decay, which waits as well."""
         return super().remainder(view) if self.length(view)[0] >= self.THRESHOLD else 0.0
+
+
+class UnbiasedRAdam(Debiased):
+    """Rectified Adam on averages that are unbiased as they stand, a momentum step while ρ_t ≤ 5 (optimi)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.formula = "e = lr·r_t/(1-β1^t) / (sqrt(v) + eps), on (1-β1^t)·exp_avg; lr/(1-β1^t) while ρ_t ≤ 5"
+
+    def coefficients(self, view: View) -> Coefficients:
+        """Switch from the plain to the rectified stepsize."""
+        plain, (rho, limit) = super().coefficients(view), RAdam.length(view)
+        if rho <= RAdam.THRESHOLD:
+            return plain._replace(scale=0.0, eps=1.0)
+        rectified = (rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)
+        return plain._replace(gain=plain.gain * math.sqrt(rectified))
 
 
 class AvaGrad(Written):

@@ -62,6 +62,10 @@ class ScheduleFree(Reader):
         """Return β1, how much of y is the average."""
         return float(group["betas"][0])
 
+    def adds_decay_to_gradient(self, group: Mapping[str, Any]) -> bool:
+        """Return that the decay is added to g after its division."""
+        return False
+
     def looks_ahead(self, group: Mapping[str, Any]) -> bool:
         """Return that every step overwrites y and z."""
         return True

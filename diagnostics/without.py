@@ -14,13 +14,15 @@ _THEIRS = {
     _MATRICES: "SOAP Shampoo ScalableShampoo Kron SPlus DASH SCION SCIONLight SpectralSphere LoRARite Alice",
     _SIGNS: "Lion SignSGD Tiger FOCUS DAdaptLion EmoLynx EmoFact DeMo",
     "one scale serves a row, a column or a block of coordinates": "SM3 AdamMini NovoGrad Nero Amos Adalite RACS ROSE "
-    "Fromage AdaLOMO CAME LARS",
-    "its momentum is no average of the gradients": "TAM AdaTAM AccSGD AggMo PNM AdaPNM AdamG Gravity SRMM A2Grad",
+    "Fromage CAME LARS",
+    "its momentum is no average of the gradients": "TAM AdaTAM AggMo PNM AdaPNM AdamG Gravity",
+    "its iterates are averages of iterates": "A2Grad AccSGD SRMM",
     "its iterates are a function of all gradients since the start, not of the iterate before": "MADGRAD FTRL "
     "DAdaptAdaGrad DAdaptSGD",
     _BACK: "Ranger Ranger21",
     "it projects its steps away from the weights": "AdamP SGDP",
     "it clips single coordinates of its step": "SophiaH",
+    "it updates while the gradients flow back, and no `step()` is called": "LOMO AdaLOMO",
     _LINE: "AliG",
 }
 """Of pytorch_optimizer, by reason."""
