@@ -238,7 +238,8 @@ class Monitor:
     def _before_step(self) -> None:
         self._armed = True
         self._watch_new_groups()
-        self._proving = self._recorder.schedule.proves(self.step + 1)
+        untried = isinstance(self._reader, Trial) and self._reader.rule is None
+        self._proving = untried or self._recorder.schedule.proves(self.step + 1)
         surveying = self.step < OPENING and sum(w.size for w in self._recorder.watchers) <= SURVEYED
         groups, states = self.optimizer.param_groups, self.optimizer.state
         if self._proving or (self._reader and any(self._reader.looks_ahead(group) for group in groups)):
