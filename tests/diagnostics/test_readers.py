@@ -29,11 +29,6 @@ PACKAGES = (
     "deepspeed",
 )
 
-# Importing these packages and stepping with them warns of what is no concern of ours: SWIG types without a module
-# (bitsandbytes), torch's own deprecated names (torchao, pytorch_optimizer), graphs kept by `create_graph`.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-
-
 @pytest.fixture(scope="module")
 def others():
     """The script that makes the table."""
@@ -75,6 +70,7 @@ ELSEWHERE = (
 )
 
 
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU:UserWarning")  # they run unpaged
 @pytest.mark.parametrize("name", [*(f"pytorch_optimizer.{name}" for name in READ), *ELSEWHERE])
 def test_the_run_is_unchanged_and_every_step_is_proved(others, monkeypatch, name):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
@@ -97,13 +93,15 @@ def test_what_has_no_stepsize_is_recorded_otherwise(others, name):
 
 @pytest.mark.slow
 def test_the_table_is_what_the_command_writes(others, monkeypatch):
-    monkeypatch.setattr(torch, "compile", torch.compile)
+    monkeypatch.setattr(torch, "compile", torch.compile)  # so that it is put back
+    threads = torch.get_num_threads()
     try:
         others.prepare()
         made = (*others.pytorch_optimizers(), *others.others())
         rows = [others.try_out(name, make) for name, make in made]
     finally:
         torch.distributed.destroy_process_group()
+        torch.set_num_threads(threads)
         others.logging.disable(others.logging.NOTSET)
     assert all(row.unchanged for row in rows)
     written = others.PAGE.read_text().split(others.BEGIN)[1].split(others.END)[0].strip()
