@@ -29,6 +29,7 @@ PACKAGES = (
     "deepspeed",
 )
 
+
 @pytest.fixture(scope="module")
 def others():
     """The script that makes the table."""
