@@ -27,8 +27,9 @@ import torch
 from numpy.typing import NDArray
 
 from .accumulators import Coefficients
+from .readers import reader_of
 from .sampling import Coordinates, as_numpy
-from .stepsizes import SGD, Adadelta, Adafactor, Reader, RMSprop, View, reader_of, stepsize
+from .stepsizes import SGD, Adadelta, Adafactor, Reader, RMSprop, View, stepsize
 from .undisturbed import undisturbed
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ def _pieces(optimizer: torch.optim.Optimizer) -> Iterator[Piece]:
     kind = type(optimizer).__name__
     if reader is None:
         raise ValueError(f"`optimizer` must have a readable elementwise stepsize, got {kind}; the edge needs one.")
+    if not reader.has_edge:
+        raise ValueError(f"`optimizer` must be of a kind whose edge is known, got {kind}, of which none is.")
     if reader.keeps_state and not any(optimizer.state.values()):
         raise ValueError(f"`optimizer` must have taken a step, got {kind} with an empty state; measure after a step.")
     for group in optimizer.param_groups:

@@ -23,10 +23,11 @@ from .glance import Glance
 from .imagined import USUAL
 from .one_step import SICK, STALE
 from .precision import held_fast
+from .readers import reader_of, why_none
+from .readers_by_state import Trial
 from .recorder import Recorder
 from .sampling import Coordinates
 from .schedule import OPENING, PROVED
-from .stepsizes import reader_of
 from .trace import SUMS, Trace
 from .watcher import Outcome, Watcher
 
@@ -93,6 +94,7 @@ class Monitor:
         self.optimizer, self.model, self.seed, self.strict = optimizer, model, seed, strict
         self.directory = facts.run_directory(directory)
         self._reader = reader_of(optimizer)
+        self._formula = self._reader and self._reader.formula  # a rule on trial may be settled later
         self._watched: set[int] = set()
         self._groups_seen: list[tuple[int, int]] = []
         self._glances: dict[int, Glance] = {}
@@ -104,7 +106,7 @@ class Monitor:
         self._recorder = Recorder(self.directory, meta, self._new_watchers(), rules)
         self._alerts = Alerts(self._recorder, on_alert)
         if self._reader is None:
-            self._say_unreadable()
+            self._say_unreadable(why_none(optimizer))
         if self.step:
             self._say_continued()
         if any(other.optimizer is optimizer for other in list(OPEN)):
@@ -113,8 +115,9 @@ class Monitor:
         self._handles: list[RemovableHandle] = [
             optimizer.register_step_pre_hook(self._guarded(Monitor._before_step)),
             optimizer.register_step_post_hook(self._guarded(Monitor._after_step)),
-            optimizer.register_load_state_dict_post_hook(self._guarded(Monitor._state_loaded)),
         ]
+        if hasattr(optimizer, "_optimizer_load_state_dict_post_hooks"):  # some that wrap another have none
+            self._handles.append(optimizer.register_load_state_dict_post_hook(self._guarded(Monitor._state_loaded)))
         left_open = "the process ended, or let go of the optimizer, with the monitor open"
         weakref.finalize(self, _finish_quietly, self._recorder, left_open, os.getpid())
 
@@ -250,7 +253,8 @@ class Monitor:
         """Note what the coming step will overwrite, where a proof or a reader needs it."""
         recorder, groups, states = self._recorder, self.optimizer.param_groups, self.optimizer.state
         self._watch_new_groups()
-        self._proving = recorder.schedule.proves(self.step + 1)
+        untried = isinstance(self._reader, Trial) and self._reader.rule is None
+        self._proving = untried or recorder.schedule.proves(self.step + 1)
         if self._proving or (self._reader and any(map(self._reader.looks_ahead, groups))):
             surveying = self.step < OPENING and sum(w.size for w in recorder.watchers) <= SURVEYED
             with QUIET():
@@ -417,11 +421,10 @@ class Monitor:
         for name, share in held_fast(self._recorder.watchers, self.optimizer.state).items():
             self._recorder.add_scalar(f"precision/{name}", share)
 
-    def _say_unreadable(self) -> None:
-        kind = type(self.optimizer).__name__
+    def _say_unreadable(self, why: str) -> None:
         message = (
-            f"no elementwise stepsize is known for {kind}; update size, update-to-weight ratio and alignment are "
-            "recorded instead"
+            f"no elementwise stepsize is known for {type(self.optimizer).__name__}{why and f' ({why})'}; update size, "
+            "update-to-weight ratio and alignment are recorded instead"
         )
         self._recorder.note("unreadable", message)
         logger.warning("stepscope: %s", message)
@@ -451,14 +454,31 @@ class Monitor:
             self._note_jump(jumped)
         self._jumping = bool(jumped)
         failed = [w for w in watchers if w.trouble is not None]
-        for w in failed:
-            recorder.unread(recorder.watchers.index(w))
-            recorder.note("unreadable", str(w.trouble), w.name)
-            logger.warning("stepscope reads no stepsize of %s: %s", w.name, w.trouble)
-            w.trouble = None
         if failed:
+            self._note_failures(failed)
+        formula = self._reader and self._reader.formula
+        if failed or formula != self._formula:
+            self._formula = formula
             recorder.write_layout()
             recorder.log.commit()
+
+    def _note_failures(self, failed: Sequence[Watcher]) -> None:
+        """Tell of tensors whose stepsize is not read any more; once for all if no rule was ever proved of any."""
+        recorder, alike = self._recorder, dict[str, list[str]]()
+        for w in failed:
+            recorder.unread(recorder.watchers.index(w))
+            alike.setdefault(str(w.trouble), []).append(w.name)
+            w.trouble = None
+        none_left = all(w.reader is None for w in recorder.watchers)
+        if none_left and isinstance(self._reader, Trial) and self._reader.rule is None:
+            self._reader = None
+            self._say_unreadable(next(iter(alike)))
+            return
+        for trouble, names in alike.items():
+            for name in names:
+                recorder.note("unreadable", trouble, name)
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            logger.warning("stepscope reads no stepsize of %s%s: %s", names[0], more, trouble)
 
     def _note_nonfinite(self, sick: bool) -> None:
         recorder = self._recorder

@@ -2,7 +2,7 @@
 
 A reader states e_t = lr·gain/(scale·sqrt(v) + eps) from the optimizer's own state after the step, and the direction
 d_t that it multiplied. The self-check proves it on the user's run: -e_t·d_t plus the reader's `remainder` (weight
-decay and the like) must reproduce Δθ. To add an optimizer, subclass `Reader` and add a line to `READERS`.
+decay and the like) must reproduce Δθ. Here are torch's own; `readers.py` says which reader an optimizer has.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from .accumulators import Coefficients
 from .sampling import Coordinates
 
 Values = NDArray[np.floating]
+
+
+class Unreadable(ValueError):
+    """What a reader raises to say, in its own words, that a tensor has no stepsize that it could state."""
 
 
 class View:
@@ -60,6 +64,8 @@ class Reader(ABC):
     """Whether sqrt(v) is a size of the gradient, so that RMS_t means something."""
     keeps_state = True
     """Whether an optimizer that has stepped has a state."""
+    has_edge = True
+    """Whether e multiplies g, or its average that fades by `Coefficients.beta1`, as the edge of stability takes it."""
 
     @abstractmethod
     def coefficients(self, view: View) -> Coefficients:
@@ -429,14 +435,6 @@ READERS: dict[type[torch.optim.Optimizer], Reader] = {
     torch.optim.ASGD: ASGD(),
     torch.optim.Adafactor: Adafactor(),
 }
-
-
-def reader_of(optimizer: torch.optim.Optimizer) -> Reader | None:
-    """Return the reader for an optimizer's class or its nearest ancestor; None where no stepsize can be read."""
-    for ancestor in type(optimizer).__mro__:
-        if ancestor in READERS:
-            return READERS[ancestor]
-    return None
 
 
 def rebuilt_step(reader: Reader, view: View, now: Coefficients, v: Values) -> Values:

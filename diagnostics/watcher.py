@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .accumulators import Accumulator, Coefficients
 from .sampling import NO_INDEX, NUMPY_DTYPES, Coordinates
 from .snapshot import ENTRIES, QUANTILES, SQUARE, snapshot
-from .stepsizes import Reader, Values, View, rebuilt_step
+from .stepsizes import Reader, Unreadable, Values, View, rebuilt_step
 from .trace import ERRORS, INSTANTS, SUMS, TensorInfo
 
 Array = NDArray[np.float64]
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 TOLERANCE = 1e-5
 """Relative error of the rebuilt step that the self-check accepts, beside the rounding of θ itself."""
 
-FAILURES = (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError)
+FAILURES = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
 """What a reader raises on a state or a group that it was not written for."""
 
 NOTHING: Values = np.empty(0)
@@ -144,6 +144,8 @@ class Watcher:
         if self.reader:
             try:
                 self.measure(self.reader, gradient, proving)
+            except Unreadable as why:
+                self.give_up(str(why))
             except FAILURES as problem:
                 self.give_up(f"its state does not fit the formula: {type(problem).__name__}: {problem}")
         if not self.reader:

@@ -3,21 +3,38 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .diagnostics.accumulators import Coefficients
     from .diagnostics.diagnosis import Diagnosis, Verdict
     from .diagnostics.monitor import Monitor
+    from .diagnostics.readers import register_reader
+    from .diagnostics.stepsizes import Reader
     from .diagnostics.trace import Trace
     from .synthetic.engine import simulate
     from .synthetic.problem import Problem
     from .synthetic.suite import run_suite
 
-__all__ = ("Diagnosis", "Monitor", "Problem", "Trace", "Verdict", "run_suite", "simulate")
+__all__ = (
+    "Coefficients",
+    "Diagnosis",
+    "Monitor",
+    "Problem",
+    "Reader",
+    "Trace",
+    "Verdict",
+    "register_reader",
+    "run_suite",
+    "simulate",
+)
 
 _HOME = {
+    "Coefficients": "diagnostics.accumulators",
     "Diagnosis": "diagnostics.diagnosis",
     "Monitor": "diagnostics.monitor",
     "Problem": "synthetic.problem",
+    "Reader": "diagnostics.stepsizes",
     "Trace": "diagnostics.trace",
     "Verdict": "diagnostics.diagnosis",
+    "register_reader": "diagnostics.readers",
     "run_suite": "synthetic.suite",
     "simulate": "synthetic.engine",
 }

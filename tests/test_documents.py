@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from stepscope.diagnostics import conditions, drift, findings, stepsizes, trace
+from stepscope.diagnostics import conditions, drift, findings, readers, stepsizes, trace
 from stepscope.diagnostics.diagnosis import MEANING
 from stepscope.diagnostics.evidence import judged_start
 from stepscope.reports import cli
@@ -48,7 +48,7 @@ def first_cells(markdown):
 def test_examples_run_in_order_and_print_what_they_say(document, tmp_path, monkeypatch, capsys):
     """Blocks of one document share one namespace and one folder; `# → x` promises a printed line x."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stepsizes, "READERS", dict(stepsizes.READERS))
+    monkeypatch.setattr(readers, "REGISTERED", {})
     markdown, namespace = document.read_text(), {"__name__": "example"}
     with torch.random.fork_rng():
         for block in BLOCK.finditer(markdown):
