@@ -20,6 +20,13 @@ from .store import FORMAT, META
 from .trace import COLUMNS
 
 
+def hookable(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return the optimizer that takes the steps: one that only wraps it, as Accelerate's, has no hooks of its own."""
+    while not hasattr(optimizer, "_optimizer_step_post_hooks") and hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     """Raise for what cannot be watched at all."""
     if not isinstance(optimizer, torch.optim.Optimizer):

@@ -24,6 +24,7 @@ from .imagined import USUAL
 from .precision import held_fast
 from .recorder import Recorder
 from .sampling import Coordinates
+from .scalars import scalars
 from .schedule import OPENING, PROVED
 from .stepsizes import reader_of
 from .trace import SUMS, Trace
@@ -55,7 +56,8 @@ class Monitor:
     """Records the effective stepsizes of an optimizer, step by step, and judges them at any time.
 
     Args:
-        optimizer: any `torch.optim.Optimizer`; what is not readable is recorded by update size and alignment.
+        optimizer: any `torch.optim.Optimizer`, also as Accelerate wraps it; what is not readable is recorded by update
+            size and alignment.
         directory: where the run is kept, nothing else beside it; an existing run of the same optimizer is continued.
             None: in memory.
         model: only for the tensors' names; the one whose parameters the optimizer has.
@@ -84,6 +86,7 @@ class Monitor:
         on_alert: Callable[[Alert], object] | None = None,
         strict: bool = False,
     ) -> None:
+        optimizer = facts.hookable(optimizer)
         facts.check_optimizer(optimizer)
         facts.check_model(optimizer, model)
         self._limit = facts.coordinate_limit(coordinates)
@@ -123,6 +126,11 @@ class Monitor:
         """Number of steps recorded so far; a skipped one does not count."""
         return self._recorder.step
 
+    @property
+    def closed(self) -> bool:
+        """Whether it records no more: it was closed, or stood aside after a fault."""
+        return self._closed
+
     def log(self, **scalars: float | torch.Tensor) -> None:
         """Record numbers beside the steps (`loss=loss`); one on an accelerator is read at the next record.
 
@@ -148,6 +156,17 @@ class Monitor:
                 raise ValueError(
                     f"`{name}` must be a number or a tensor with one element, got {got}; log its mean, say."
                 )
+
+    def scalars(self) -> dict[str, float]:
+        """Return the newest numbers by name, to be handed to a logger every hundred steps or so.
+
+        `stepsize/<parameter>/p1`, `/p50` and `/p99` are quantiles over the watched coordinates, `rms/<parameter>` is
+        RMS_t of the newest step, `update_ratio/<parameter>` the size of the step over that of the weights where it was
+        last measured, `lr/<group>` the learning rate; `total/a`, `total/b_over_a` and `total/c_plus_over_a` are of the
+        whole run. What is not measured is left out. Of an accelerator's memory only a learning rate there is read.
+        """
+        with QUIET():
+            return scalars(self._recorder, self._schedules())
 
     def edge(self, closure: Callable[[], torch.Tensor]) -> Edge:
         """Measure how near the run is to the edge of stability, and record it as `edge/ratio` and `edge/sharpness`.

@@ -265,15 +265,18 @@ class Watcher:
         """Return the parameter at the watched coordinates, now."""
         return self.coordinates.take(self.view.param).astype(np.float64)
 
-    def instants(self, step: int, rms_max: float) -> Array:
-        """Return the columns `INSTANTS` for a record after `step`."""
+    def quantiles(self) -> Array:
+        """Return the smallest stepsize, the quantiles at 1, 50 and 99 %, and the largest, `(5,)`; NaN without one."""
         e = self.accumulator.stepsizes() if self.reader else np.empty(0)
         places = (np.array([0.0, 0.01, 0.5, 0.99, 1.0]) * (len(e) - 1)).round().astype(int)
-        quantiles = np.partition(e, places)[places] if len(e) else np.full(len(places), math.nan)
+        return np.partition(e, places)[places] if len(e) else np.full(len(places), math.nan)
+
+    def instants(self, step: int, rms_max: float) -> Array:
+        """Return the columns `INSTANTS` for a record after `step`."""
         theta = self.theta() if self.intact() else NOTHING
         weight_rms = math.sqrt(np.mean(np.square(theta))) if len(theta) else math.nan
         _, update_rms, alignment = self.update if self.update[0] == step else (step, math.nan, math.nan)
         rms_max = rms_max if self.gauges else math.nan
-        instants = np.array([*quantiles, rms_max, weight_rms, update_rms, alignment])
+        instants = np.array([*self.quantiles(), rms_max, weight_rms, update_rms, alignment])
         assert len(instants) == len(INSTANTS)
         return instants

@@ -6,16 +6,21 @@ if TYPE_CHECKING:
     from .diagnostics.diagnosis import Diagnosis, Verdict
     from .diagnostics.monitor import Monitor
     from .diagnostics.trace import Trace
+    from .reports.lightning_callback import StepsizeMonitor as StepsizeMonitor
+    from .reports.transformers_callback import StepsizeCallback as StepsizeCallback
     from .synthetic.engine import simulate
     from .synthetic.problem import Problem
     from .synthetic.suite import run_suite
 
+# The callbacks are public as well, but need packages that not everybody has: `import *` must not ask for these.
 __all__ = ("Diagnosis", "Monitor", "Problem", "Trace", "Verdict", "run_suite", "simulate")
 
 _HOME = {
     "Diagnosis": "diagnostics.diagnosis",
     "Monitor": "diagnostics.monitor",
     "Problem": "synthetic.problem",
+    "StepsizeCallback": "reports.transformers_callback",
+    "StepsizeMonitor": "reports.lightning_callback",
     "Trace": "diagnostics.trace",
     "Verdict": "diagnostics.diagnosis",
     "run_suite": "synthetic.suite",
