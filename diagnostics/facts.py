@@ -171,6 +171,12 @@ def schedules(groups: list[dict[str, Any]], reader: Reader | None) -> dict[str, 
     }
 
 
+def rates(groups: list[dict[str, Any]]) -> list[Any]:
+    """Return the groups' learning rates as they are now: a scheduler that holds a tensor changes it in place."""
+    now = [group.get("lr") for group in groups]
+    return [rate.clone() if isinstance(rate, torch.Tensor) else rate for rate in now]
+
+
 def number(setting: Any) -> float:
     """Return a setting as a float, NaN where it is none."""
     try:

@@ -95,6 +95,7 @@ class Monitor:
         self.optimizer, self.model, self.seed, self.strict = optimizer, model, seed, strict
         self.directory = facts.run_directory(directory)
         self._reader = reader_of(optimizer)
+        self._rates = facts.rates(optimizer.param_groups)
         self._watched: set[int] = set()
         self._groups_seen: list[tuple[int, int]] = []
         self._by_group: dict[int, list[Watcher]] = {}
@@ -162,11 +163,12 @@ class Monitor:
 
         `stepsize/<parameter>/p1`, `/p50` and `/p99` are quantiles over the watched coordinates, `rms/<parameter>` is
         RMS_t of the newest step, `update_ratio/<parameter>` the size of the step over that of the weights where it was
-        last measured, `lr/<group>` the learning rate; `total/a`, `total/b_over_a` and `total/c_plus_over_a` are of the
-        whole run. What is not measured is left out. Of an accelerator's memory only a learning rate there is read.
+        last measured, `lr/<group>` the learning rate of the newest step; `total/a`, `total/b_over_a` and
+        `total/c_plus_over_a` are of the whole run. What is not measured is left out. Of an accelerator's memory only a
+        learning rate that lies there is read.
         """
         with QUIET():
-            return scalars(self._recorder, self._schedules())
+            return scalars(self._recorder, [facts.number(rate) for rate in self._rates])
 
     def edge(self, closure: Callable[[], torch.Tensor]) -> Edge:
         """Measure how near the run is to the edge of stability, and record it as `edge/ratio` and `edge/sharpness`.
@@ -285,6 +287,7 @@ class Monitor:
             self._note_skip(outcomes)
             return
         self._skipping = False
+        self._rates = facts.rates(groups)  # noted now: before anybody asks, a scheduler sets those of the next step
         sick = self._recorder.advance()
         self._note_troubles(closer)
         if sick or self._sick:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,9 +14,12 @@ from .watcher import Watcher
 A, B, C_PLUS, RMS2, STEPS = (SUMS.index(name) for name in ("a", "b", "c_plus", "rms2", "steps"))
 
 
-def scalars(recorder: Recorder, schedules: Mapping[str, list[float]]) -> dict[str, float]:
-    """Return the newest numbers by name, as docs/logging.md lists them; what is not measured is left out."""
-    found = {f"lr/{group}": rate for group, rate in enumerate(schedules["lr"])}
+def scalars(recorder: Recorder, rates: Sequence[float]) -> dict[str, float]:
+    """Return the newest numbers by name, as docs/logging.md lists them; what is not measured is left out.
+
+    `rates` are the learning rates of the newest step, one a parameter group.
+    """
+    found = {f"lr/{group}": rate for group, rate in enumerate(rates)}
     found |= totals(recorder)
     for watcher, newest in zip(recorder.watchers, recorder.accumulators.last, strict=True):
         found |= of_tensor(watcher, newest)

@@ -68,7 +68,7 @@ class StepsizeMonitor(callback_class()):  # type: ignore[misc]
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to watch, with the state of the checkpoint that the training is resumed from."""
         self.monitors, self._logged = [], trainer.global_step
-        for name, optimizer in zip(self._names(len(trainer.optimizers)), trainer.optimizers, strict=True):
+        for name, optimizer in zip(names(len(trainer.optimizers)), trainer.optimizers, strict=True):
             if trainer.is_global_zero:
                 place = Path(self.directory) / name if self.directory and name else self.directory
                 self.monitors.append(Monitor(optimizer, place, model=pl_module, **self.settings))
@@ -83,9 +83,8 @@ class StepsizeMonitor(callback_class()):  # type: ignore[misc]
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else None
         if isinstance(loss, torch.Tensor) and loss.numel() == 1:
             whole = loss.detach() * trainer.accumulate_grad_batches  # Lightning has divided it
-            for monitor in self.monitors:
-                if not monitor.closed:
-                    monitor.log(loss=whole)
+            for _, monitor in self._open():
+                monitor.log(loss=whole)
         step, every = trainer.global_step, trainer.log_every_n_steps
         if every and step // every > self._logged // every:
             self._logged = step
@@ -93,7 +92,7 @@ class StepsizeMonitor(callback_class()):  # type: ignore[misc]
 
     def _log(self, trainer: Trainer, step: int) -> None:
         scalars: dict[str, float] = {}
-        for name, monitor in zip(self._names(len(self.monitors)), self.monitors, strict=True):
+        for name, monitor in self._open():
             scalars |= {f"{name}/{key}" if name else key: value for key, value in monitor.scalars().items()}
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=step - 1)  # Lightning counts steps from 0 in its logs
@@ -116,6 +115,12 @@ class StepsizeMonitor(callback_class()):  # type: ignore[misc]
         """Take what a checkpoint kept; the monitors continue from it when the training starts."""
         self._loaded = state_dict["monitors"]
 
-    @staticmethod
-    def _names(optimizers: int) -> list[str]:
-        return [f"optimizer{place}" for place in range(optimizers)] if optimizers > 1 else [""] * optimizers
+    def _open(self) -> list[tuple[str, Monitor]]:
+        """Return the monitors that still record, by name; somebody may have closed one."""
+        named = zip(names(len(self.monitors)), self.monitors, strict=True)
+        return [(name, monitor) for name, monitor in named if not monitor.closed]
+
+
+def names(optimizers: int) -> list[str]:
+    """Return how the optimizers are told apart: a single one needs no name."""
+    return [f"optimizer{place}" for place in range(optimizers)] if optimizers > 1 else [""] * optimizers

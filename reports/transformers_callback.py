@@ -78,10 +78,9 @@ class StepsizeCallback(need("transformers", "transformers").TrainerCallback):  #
     ) -> None:
         """Record the loss, a mean since the last log, and hand the scalars on; logs of evaluations pass by."""
         monitor = self.monitor
-        if monitor is None or "loss" not in logs:
+        if monitor is None or monitor.closed or "loss" not in logs:
             return
-        if not monitor.closed:
-            monitor.log(loss=logs["loss"])
+        monitor.log(loss=logs["loss"])
         if (write := self.write) is not None:
             self._aside("log its scalars", lambda: write(monitor.scalars(), state.global_step))
 
