@@ -10,7 +10,7 @@ STEPS = 8
 
 @pytest.fixture
 def make_accelerator():
-    accelerate = pytest.importorskip("accelerate")
+    import accelerate
 
     def make(folder, **settings):
         for singleton in (accelerate.state.AcceleratorState, accelerate.state.GradientState):
