@@ -20,6 +20,13 @@ from .store import FORMAT, META
 from .trace import COLUMNS
 
 
+def hookable(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return the optimizer that takes the steps: one that only wraps it, as Accelerate's, has no hooks of its own."""
+    while not hasattr(optimizer, "_optimizer_step_post_hooks") and hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     """Raise for what cannot be watched at all."""
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -153,15 +160,21 @@ def plain(value: object) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
 
 
-def schedules(groups: list[dict[str, Any]], reader: Reader | None) -> dict[str, list[float]]:
-    """Return what may change from step to step, one number per group: learning rate and decay rates."""
+def schedules(groups: list[dict[str, Any]], reader: Reader | None, lr: list[Any]) -> dict[str, list[float]]:
+    """Return what may change from step to step, one number per group: learning rate, as `rates`, and decay rates."""
     decays = [reader.decays(group) if reader else (math.nan, math.nan) for group in groups]
     return {
-        "lr": [number(group.get("lr")) for group in groups],
+        "lr": [number(rate) for rate in lr],
         "beta1": [beta1 for beta1, _ in decays],
         "beta2": [beta2 for _, beta2 in decays],
         "weight_decay": [number(group.get("weight_decay", 0.0)) for group in groups],
     }
+
+
+def rates(groups: list[dict[str, Any]]) -> list[Any]:
+    """Return the groups' learning rates as they are now: a scheduler that holds a tensor changes it in place."""
+    now = [group.get("lr") for group in groups]
+    return [rate.clone() if isinstance(rate, torch.Tensor) else rate for rate in now]
 
 
 def number(setting: Any) -> float:

@@ -27,6 +27,7 @@ from .readers import reader_of, why_none
 from .readers_by_state import Trial
 from .recorder import Recorder
 from .sampling import Coordinates
+from .scalars import scalars
 from .schedule import OPENING, PROVED
 from .trace import SUMS, Trace
 from .watcher import Outcome, Watcher
@@ -57,7 +58,8 @@ class Monitor:
     """Records the effective stepsizes of an optimizer, step by step, and judges them at any time.
 
     Args:
-        optimizer: any `torch.optim.Optimizer`; what is not readable is recorded by update size and alignment.
+        optimizer: any `torch.optim.Optimizer`, also as Accelerate wraps it; what is not readable is recorded by update
+            size and alignment.
         directory: where the run is kept, nothing else beside it; an existing run of the same optimizer is continued.
             None: in memory.
         model: only for the tensors' names; the one whose parameters the optimizer has.
@@ -86,6 +88,7 @@ class Monitor:
         on_alert: Callable[[Alert], object] | None = None,
         strict: bool = False,
     ) -> None:
+        optimizer = facts.hookable(optimizer)
         facts.check_optimizer(optimizer)
         facts.check_model(optimizer, model)
         self._limit = facts.coordinate_limit(coordinates)
@@ -95,6 +98,7 @@ class Monitor:
         self.directory = facts.run_directory(directory)
         self._reader = reader_of(optimizer)
         self._formula = self._reader and self._reader.formula  # a rule on trial may be settled later
+        self._rates = facts.rates(optimizer.param_groups)
         self._watched: set[int] = set()
         self._groups_seen: list[tuple[int, int]] = []
         self._glances: dict[int, Glance] = {}
@@ -128,6 +132,11 @@ class Monitor:
         """Number of steps recorded so far; a skipped one does not count."""
         return self._recorder.step
 
+    @property
+    def closed(self) -> bool:
+        """Whether it records no more: it was closed, or stood aside after a fault."""
+        return self._closed
+
     def log(self, **scalars: float | torch.Tensor) -> None:
         """Record numbers beside the steps (`loss=loss`); one on an accelerator is read at the next record.
 
@@ -156,6 +165,18 @@ class Monitor:
                 f"this monitor was closed after step {self.step} and records nothing more; "
                 "create a new Monitor on the same directory to continue the run."
             )
+
+    def scalars(self) -> dict[str, float]:
+        """Return the newest numbers by name, to be handed to a logger every hundred steps or so.
+
+        `stepsize/<parameter>/p1`, `/p50` and `/p99` are quantiles over the watched coordinates, `rms/<parameter>` is
+        RMS_t of the newest step, `update_ratio/<parameter>` the size of the step over that of the weights where it was
+        last measured, `lr/<group>` the learning rate of the newest step; `total/a`, `total/b_over_a` and
+        `total/c_plus_over_a` are of the whole run. What is not measured is left out. Of an accelerator's memory only a
+        learning rate that lies there is read.
+        """
+        with QUIET():
+            return scalars(self._recorder, [facts.number(rate) for rate in self._rates])
 
     def edge(self, closure: Callable[[], torch.Tensor]) -> Edge:
         """Measure how near the run is to the edge of stability, and record it as `edge/ratio` and `edge/sharpness`.
@@ -280,6 +301,7 @@ class Monitor:
             noteworthy = recorder.advance() if stepped else 0
         if not stepped:
             return
+        self._rates = facts.rates(optimizer.param_groups)  # a scheduler sets those of the next step before anybody asks
         if closer or self._jumping:
             self._note_troubles(closer)
         if noteworthy & SICK or self._sick:
@@ -413,7 +435,9 @@ class Monitor:
         self._recorder.note("group added", f"{len(fresh)} more tensors from here on")
 
     def _schedules(self) -> dict[str, list[float]]:
-        return facts.schedules(self.optimizer.param_groups, self._reader)
+        groups = self.optimizer.param_groups
+        rates = [*self._rates, *facts.rates(groups[len(self._rates) :])]
+        return facts.schedules(groups, self._reader, rates)
 
     # --- what is noted -----------------------------------------------------------------------------------------
 

@@ -261,6 +261,10 @@ class Watcher:
         """Return the parameter at the watched coordinates, now."""
         return self.coordinates.take(self.view.param).astype(np.float64)
 
+    def quantiles(self) -> Array:
+        """Return the smallest stepsize, the quantiles at 1, 50 and 99 %, and the largest, `(5,)`; NaN without one."""
+        return self.instants(-1, math.nan)[len(ERRORS) : len(ERRORS) + QUANTILES]
+
     def instants(self, step: int, rms_max: float) -> Array:
         """Return the columns `ERRORS` and `INSTANTS` for a record after `step`."""
         found, sums, coordinates, param = np.empty(ENTRIES), self.accumulator, self.coordinates, self.view.param

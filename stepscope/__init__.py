@@ -9,10 +9,13 @@ if TYPE_CHECKING:
     from .diagnostics.readers import register_reader
     from .diagnostics.stepsizes import Reader
     from .diagnostics.trace import Trace
+    from .reports.lightning_callback import StepsizeMonitor as StepsizeMonitor
+    from .reports.transformers_callback import StepsizeCallback as StepsizeCallback
     from .synthetic.engine import simulate
     from .synthetic.problem import Problem
     from .synthetic.suite import run_suite
 
+# The callbacks are public as well, but need packages that not everybody has: `import *` must not ask for these.
 __all__ = (
     "Coefficients",
     "Diagnosis",
@@ -32,6 +35,8 @@ _HOME = {
     "Monitor": "diagnostics.monitor",
     "Problem": "synthetic.problem",
     "Reader": "diagnostics.stepsizes",
+    "StepsizeCallback": "reports.transformers_callback",
+    "StepsizeMonitor": "reports.lightning_callback",
     "Trace": "diagnostics.trace",
     "Verdict": "diagnostics.diagnosis",
     "register_reader": "diagnostics.readers",

@@ -25,7 +25,8 @@ def test_declared_packages_are_the_folders_with_an_init():
 
 
 def test_every_public_name_is_importable():
-    for name in stepscope.__all__:
+    assert set(stepscope.__all__) <= set(stepscope._HOME)
+    for name in stepscope._HOME:
         assert getattr(stepscope, name).__module__.startswith("stepscope.")
     with pytest.raises(AttributeError, match="no attribute"):
         stepscope.nothing_of_the_kind  # noqa: B018
@@ -40,10 +41,14 @@ def test_every_module_imports_under_one_name():
 
 
 def test_importing_stepscope_loads_nothing_heavy():
-    code = "import stepscope, sys; print([m for m in ('torch', 'numba', 'matplotlib', 'scipy') if m in sys.modules])"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-    )
+    loggers = ("lightning", "pytorch_lightning", "transformers", "accelerate", "tensorboard", "wandb", "mlflow")
+    for code, unwanted in (
+        ("import stepscope", ("torch", "numba", "matplotlib", "scipy", *loggers)),
+        ("from stepscope import *; import stepscope.reports.cli, stepscope.reports.writers", loggers),
+    ):
+        tell = f"{code}; import sys; print([m for m in {unwanted} if m in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", tell], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.slow

@@ -840,3 +840,17 @@ def test_a_finalizer_leaves_the_context_alone():
 
     monitor_module._finish_quietly(Recorder(), "gone", os.getpid())
     assert seen.get() == "outside"
+
+
+def test_the_newest_row_has_the_rate_of_the_step_and_not_the_next_ones(tmp_path):
+    """A linear decay to 0 over 53 steps, no record interval: the last step used 1/53 of the rate."""
+    optimizer = torch.optim.Adam([weight := parameter(4)], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=53)
+    with Monitor(optimizer, tmp_path / "run") as monitor:
+        for _ in range(53):
+            weight.grad = torch.ones_like(weight)
+            optimizer.step()
+            scheduler.step()
+        newest = monitor.trace.groups["lr"][-1]
+    assert newest == pytest.approx([1 / 53])
+    assert Trace.load(tmp_path / "run").groups["lr"][-1] == pytest.approx([1 / 53])
