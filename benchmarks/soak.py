@@ -1,4 +1,4 @@
-"""Trains a small model for a million steps under the default monitor: does memory grow, or the file, or the cost?
+"""Trains a small model for a million steps under the default monitor: what grows of memory, file and cost.
 
     python benchmarks/soak.py                  # a quarter of an hour
     python benchmarks/soak.py --steps 50000    # a look
