@@ -75,7 +75,7 @@ class Accumulators:
         self._root, self._each = np.zeros(0), np.zeros((PER_COORDINATE, 0))
         self._index, self._lead = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._scratch, self._unkept = np.zeros((3, one_step.BLOCK)), np.zeros((PER_COORDINATE, one_step.BLOCK))
-        self._layout, self._jobs = np.zeros((0, 4), np.int64), np.zeros((0, one_step.JOB), np.int64)
+        self._layout, self._jobs = np.zeros((0, one_step.SIZES), np.int64), np.zeros((0, one_step.JOB), np.int64)
         self._rules, self._then = (np.zeros((0, len(Coefficients._fields))) for _ in range(2))
         self._counts = np.zeros(0)
         self._held: list[object] = []
@@ -92,8 +92,11 @@ class Accumulators:
     def extend(self, coordinates: Sequence[Coordinates]) -> list[Accumulator]:
         """Make room for more tensors; return a handle for every row, the old ones included. `tie` comes next."""
         more = len(coordinates)
-        sizes = [(c.watched, 0 if c.index is None else c.watched, c.numel, c.lead) for c in coordinates]
-        self._layout = np.concatenate([self._layout, np.array(sizes, np.int64).reshape(-1, 4)])
+        sizes = [
+            (c.watched, 0 if c.index is None else c.watched, c.numel, c.lead, c.whole_watched, c.whole)
+            for c in coordinates
+        ]
+        self._layout = np.concatenate([self._layout, np.array(sizes, np.int64).reshape(-1, one_step.SIZES)])
         self._index = np.concatenate([self._index, *(c.index for c in coordinates if c.index is not None)])
         watched, sampled = self._layout[:, 0], self._layout[:, 1]
         self._lead = np.concatenate([self._lead, *(c.lead_index for c in coordinates)])
@@ -107,7 +110,8 @@ class Accumulators:
         self._gradients, self._jobs = np.zeros(rows, np.int64), np.zeros((rows, one_step.JOB), np.int64)
         self.gradients = self._gradients.data
         self._coordinates += coordinates
-        roots, eaches = np.split(self._root, watched.cumsum()[:-1]), np.split(self._each, sampled.cumsum()[:-1], axis=1)
+        roots = np.split(self._root, watched.cumsum())[:-1]
+        eaches = np.split(self._each, sampled.cumsum(), axis=1)[:-1]
         each_its = zip(self._coordinates, roots, eaches, strict=True)
         return [Accumulator(self, row, *its) for row, its in enumerate(each_its)]
 

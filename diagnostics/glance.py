@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .pieces import is_dtensor, local, reduced
 from .stepsizes import Reader
 from .watcher import FAILURES, Watcher, at_hand, kept_as
 
@@ -129,6 +130,9 @@ class Glance:
             if gradient is None or not gradient.is_cpu or w.reader is None or (stored and stored not in state):
                 left.append(w)
                 continue
+            if not reduced(w.view.param):
+                left.append(w)
+                continue
             counter = state.get("step")
             count = float(step if counter is None else counter)
             if counter is not None and count - 1 != w.counted:
@@ -139,7 +143,7 @@ class Glance:
                 if rule is None:
                     return self.watchers
                 rules[count] = rule
-            if w.accumulator.point(state[stored] if stored else None, gradient, rules[count]):
+            if w.accumulator.point(local(state[stored]) if stored else None, local(gradient), rules[count]):
                 w.counted = None if counter is None else count
                 seen.setdefault(count, []).append(w)
             else:
@@ -156,12 +160,12 @@ class Glance:
         states: Mapping[torch.Tensor, Mapping[str, Any]],
         stored: str,
     ) -> None:
-        """Put tensors on a route whose counter a compiled call can read, or that have no state at all."""
+        """Put plain tensors on a route whose counter a compiled call can read, or that have no state at all."""
         entries = []
         for w in watchers:
             param, state = w.view.param, states.get(w.view.param, NO_STATE)
             v, counter = state.get(stored), state.get("step")
-            if stored and (counter is None or not at_hand(counter) or counter.numel() != 1):
+            if is_dtensor(param) or (stored and (counter is None or not at_hand(counter) or counter.numel() != 1)):
                 self._loose.append(w)
                 continue
             places = [0 if tensor is None else tensor.data_ptr() for tensor in (v, counter)]

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from .accumulators import Accumulator, Coefficients
+from .pieces import local, reduced
 from .sampling import NO_INDEX, NUMPY_DTYPES, Coordinates
 from .snapshot import ENTRIES, QUANTILES, SQUARE, snapshot
 from .stepsizes import Reader, Unreadable, Values, View, rebuilt_step
@@ -72,7 +73,7 @@ class Watcher:
         self.accumulator: Accumulator
         """This tensor's row in the sums of all, handed over by their keeper."""
         self.view = View(param, coordinates)
-        self.size = param.numel()
+        self.size = local(param).numel()
         self.counted: float | None = None
         """The optimizer's own step counter at the newest step."""
         self.jump: float | None = None
@@ -92,8 +93,9 @@ class Watcher:
     def info(self) -> TensorInfo:
         """Return what the record says of this tensor."""
         formula = self.reader.formula if self.reader else None
-        shape, numel = tuple(self.view.param.shape), self.coordinates.numel
-        return TensorInfo(self.name, shape, numel, self.coordinates.watched, self.group, formula)
+        own = self.coordinates
+        part_of = own.whole if own.whole != own.numel else None
+        return TensorInfo(self.name, own.shape, own.numel, own.watched, self.group, formula, part_of)
 
     def before(self, group: Mapping[str, Any], state: Mapping[str, Any], proving: bool, surveying: bool) -> None:
         """Note what the coming step will overwrite and the reading needs."""
@@ -114,17 +116,20 @@ class Watcher:
         stored = kept_as(reader, group)
         if stored and stored not in state:
             self.view.before["survey"] = stored, None
-        elif stored and at_hand(state[stored]):
-            self.view.before["survey"] = stored, plain_copy(state[stored])
+        elif stored and at_hand(local(state[stored])):
+            self.view.before["survey"] = stored, plain_copy(local(state[stored]))
 
     def survey(self, gradient: torch.Tensor, now: Coefficients) -> bool:
         """Sum this step over all coordinates, if the second moment was kept; return whether that can be."""
         stored, before = self.view.before.get("survey", (None, None))
-        if stored is None or not at_hand(gradient) or not at_hand(self.view.state[stored]):
+        if stored is None:
+            return False
+        gradient, moment = local(gradient), local(self.view.state[stored])
+        if not at_hand(gradient) or not at_hand(moment):
             return False
         if not self.accumulator.then.any():  # there is no step to compare with
             before = None
-        v, g = plain_copy(self.view.state[stored]), plain_copy(gradient)
+        v, g = plain_copy(moment), plain_copy(gradient)
         return self.accumulator.point(v, g, now.packed(), survey=True, before=before)
 
     def after(self, group: Mapping[str, Any], state: Mapping[str, Any], step: int, proving: bool) -> Outcome:
@@ -140,6 +145,10 @@ class Watcher:
         if self.reader and not view.before and self.reader.looks_ahead(group):  # it was asked to just before this step
             self.accumulator.idle()
             self.accumulator.forget()
+            return Outcome.STEPPED
+        if not reduced(view.param):
+            self.give_up("its gradient is not laid out over the processes as it is itself: none has all of its part")
+            self.accumulator.idle()
             return Outcome.STEPPED
         if self.reader:
             try:
@@ -163,7 +172,7 @@ class Watcher:
 
     def intact(self) -> bool:
         """Return whether the tensor has elements, and as many as when it was first seen."""
-        now = self.view.param.numel()
+        now = local(self.view.param).numel()
         if now != self.size and self.reader:
             self.give_up(f"it had {self.size} elements and has {now}: another tensor took its place")
         return now == self.size > 0
@@ -237,6 +246,8 @@ class Watcher:
     def measure_update(self, step: int) -> None:
         """Measure size and direction of Δθ; needs the parameter noted before the step."""
         self.after_step = self.theta()
+        if not len(self.after_step):  # the sample has none of the coordinates that this process holds
+            return
         moved, gradient = self.after_step - self.view.before["theta"], self.view.gradient.astype(np.float64)
         lengths = float(np.linalg.norm(moved) * np.linalg.norm(gradient))
         alignment = float(-moved @ gradient) / lengths if lengths > 0 else math.nan
@@ -267,9 +278,9 @@ class Watcher:
 
     def instants(self, step: int, rms_max: float) -> Array:
         """Return the columns `ERRORS` and `INSTANTS` for a record after `step`."""
-        found, sums, coordinates, param = np.empty(ENTRIES), self.accumulator, self.coordinates, self.view.param
+        found, sums, coordinates, param = np.empty(ENTRIES), self.accumulator, self.coordinates, local(self.view.param)
         each = np.ascontiguousarray(sums.each)  # of one layout, or there would be two compilations
-        if coordinates.in_place(param):
+        if coordinates.watched and coordinates.in_place(param):
             place = param.data_ptr(), param.element_size(), coordinates.sampled, coordinates.numel
         else:
             theta = self.theta() if self.intact() else NOTHING
