@@ -140,7 +140,7 @@ def joined_values(pieces: Sequence[tuple[TensorInfo, Array]]) -> Array:
         )
         for name in ("e_min", "e_max"):
             found[name] = np.where(np.isfinite(found[name]), found[name], math.nan)
-        found["rms_max"] = np.sqrt(weighted(column["rms_max"] ** 2, column["active"]))
+        found["rms_max"] = np.sqrt(weighted(column["rms_max"] ** 2, np.maximum(column["active"], 1.0)))
         for name in ("weight_rms", "update_rms"):
             found[name] = np.sqrt(weighted(column[name] ** 2, watched))
         found["alignment"] = joined_alignment(column, watched)
@@ -175,10 +175,22 @@ def joined_errors(infos: Sequence[TensorInfo], column: dict[str, Array], watched
     found = {}
     for name, error in zip(WITH_ERROR, ERRORS, strict=True):
         within = np.where(watched > 1, (watched - 1) * (column[error] / factor) ** 2, 0.0)
-        means = np.where(watched > 0, column[name] * n / (whole * watched), 0.0)
+        sums = since_opening(column[name], column[error])
+        means = np.where(watched > 0, sums * n / (whole * watched), 0.0)
         between = watched * (means - (watched * means).sum(axis=0) / n) ** 2
         found[error] = factor * np.sqrt((within + between).sum(axis=0) / (n - 1))
     return found
+
+
+def since_opening(sums: Array, errors: Array) -> Array:
+    """Return sums without those of the opening, where all coordinates were summed and nothing was uncertain."""
+    uncertain = (errors > 0).any(axis=0)
+    if not uncertain.any():
+        return np.zeros_like(sums)
+    first = int(uncertain.argmax())
+    rest = sums - (sums[:, first - 1 : first] if first else 0.0)
+    rest[:, :first] = 0.0
+    return rest
 
 
 def joined_alignment(column: dict[str, Array], watched: Array) -> Array:
