@@ -81,10 +81,10 @@ class Share:
                 f"`model` must be the FullyShardedDataParallel model, got none that holds {lost} of the optimizer's "
                 "tensors; pass it, for only it knows what its shards are pieces of."
             )
-        meshes = [param.device_mesh for param in params if is_dtensor(param)]
-        self._first = min((int(mesh.mesh.min()) for mesh in meshes), default=0)
+        meshes = [mesh_of(param) for param in params if is_dtensor(param)]
+        self._widest = max(meshes, key=np.size, default=np.zeros(1, np.int64))
         self._deals = shares_out(optimizer)
-        self.sharded = bool(meshes or self._flat or self._deals)
+        self.sharded = bool(meshes) or bool(self._flat) or self._deals
         """Whether the ranks hold different parts of the run, each of which is a record of its own."""
         self.size = sum(self._whole(param) for param in params)
         """Elements of all parameters, those of other ranks included."""
@@ -107,10 +107,11 @@ class Share:
         if not self.sharded or self._deals:
             return True
         if is_dtensor(param):
-            return local(param).numel() > 0 and is_first_copy(param)
+            first = is_first_copy(param) and is_first(self.rank, mesh_of(param), self._widest)
+            return local(param).numel() > 0 and first
         if id(param) in self._flat:
             return param.numel() > 0 and self._flat[id(param)][1]
-        return self.rank == self._first
+        return bool(self.rank == self._widest.min())
 
     def _whole(self, param: torch.Tensor) -> int:
         piece, _ = self._flat.get(id(param), (None, True))
@@ -170,6 +171,24 @@ def is_first_copy(param: Any) -> bool:
     """Return whether this rank is the first of those that hold the same shard."""
     copied = [axis for axis, placement in enumerate(param.placements) if placement.is_replicate()]
     return all(param.device_mesh.get_local_rank(axis) == 0 for axis in copied)
+
+
+def mesh_of(param: Any) -> Indices:
+    """Return the ranks over which a DTensor is laid out."""
+    mesh: Indices = param.device_mesh.mesh.numpy()
+    return mesh
+
+
+def is_first(rank: int, mesh: Indices, widest: Indices) -> bool:
+    """Return whether `mesh` is the first of those that divide up the widest one, as far as this rank's place tells.
+
+    What `fully_shard` lays out over a column of a mesh, each of its columns has.
+    """
+    own, across = np.argwhere(widest == rank), np.argwhere(np.isin(widest, mesh))
+    if not len(own) or not len(across):
+        return True
+    copied = (across == across[0]).all(axis=0)
+    return bool((own[0][copied] == 0).all())
 
 
 def dtensor_piece(param: Any) -> Piece:

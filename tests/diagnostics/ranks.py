@@ -1,7 +1,7 @@
 """One process of a small run on several: `python ranks.py STORE RANK WORLD FOLDER CASE …`, cases one after another.
 
-Every case trains the same network on the same data, once watched and once not, and leaves the parameters that this
-process holds in FOLDER/CASE.RANK.pt. The record with all coordinates is FOLDER/CASE/all, that of a sample CASE/sample.
+Every case trains the same network on the same data, once watched and once not, and compares the parameters. The record
+of all coordinates is FOLDER/CASE/all, that of a sample FOLDER/CASE/sample.
 """
 
 import os
@@ -17,6 +17,7 @@ from stepscope import Monitor
 
 STEPS = 100
 BATCH = 8
+HALFWAY = 50
 SAMPLE = 12
 
 
@@ -101,8 +102,8 @@ def fsdp1():
 
 
 def tensor_parallel():
-    model = network()
-    return parallel(model, init_device_mesh("cpu", (dist.get_world_size(),))), model, adam(model.parameters()), slice(None)
+    model = parallel(network(), init_device_mesh("cpu", (dist.get_world_size(),)))
+    return model, model, adam(model.parameters()), slice(None)
 
 
 def parallel(model, mesh):
@@ -126,37 +127,75 @@ CASES = {f.__name__: f for f in (alone, ddp, zero, fsdp2, hybrid, fsdp1, tensor_
 
 
 def train(case, folder=None):
+    """Return the parameters that this process holds in the end; with a folder, of a run that is watched."""
+    case, _, how = case.partition("+")
     model, named, optimizer, rows = CASES[case]()
-    monitors = []
-    if folder:
-        for coordinates, name in (("all", "all"), (SAMPLE, "sample")):
-            monitors.append(Monitor(optimizer, folder / name, model=named, coordinates=coordinates, strict=True))
-    for x, y in batches():
-        loss = torch.nn.functional.mse_loss(model(x[rows]), y[rows])
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        for monitor in monitors:
-            monitor.log(loss=loss)
+    monitors = watch(optimizer, named, folder) if folder else []
+    try:
+        for step, (x, y) in enumerate(batches(), 1):
+            if step == HALFWAY and how == "resumed" and folder:
+                monitors = resumed(monitors, optimizer, named, folder)
+            loss = torch.nn.functional.mse_loss(model(x[rows]), y[rows])
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            for monitor in monitors:
+                monitor.log(loss=loss)
+            if how == "dying":
+                die(monitors, step)
+    except RuntimeError:
+        if how != "dying":
+            raise
     for monitor in monitors:
-        assert monitor.step == STEPS
+        assert how or monitor.step == STEPS
         monitor.close()
         assert monitor.diagnose().verdict
+        assert str(monitor.summary())
+        assert monitor.scalars()
     params = [param for group in optimizer.param_groups for param in group["params"]]
     return [getattr(param, "_local_tensor", param).detach().clone() for param in params]
 
 
+def watch(optimizer, model, folder):
+    """Return a monitor of all coordinates, one of a sample, and one without a directory."""
+    settings = ("all", folder / "all"), (SAMPLE, folder / "sample"), (SAMPLE, None)
+    return [Monitor(optimizer, place, model=model, coordinates=c, strict=True) for c, place in settings]
+
+
+def resumed(monitors, optimizer, model, folder):
+    """Return new monitors that go on from the checkpoints of the old ones."""
+    states = [monitor.state_dict() for monitor in monitors]
+    for monitor in monitors:
+        monitor.close()
+    monitors = watch(optimizer, model, folder)
+    for monitor, state in zip(monitors, states, strict=True):
+        monitor.load_state_dict(state)
+    return monitors
+
+
+def die(monitors, step):
+    """Commit the records, and some steps later let the last process vanish."""
+    if step == HALFWAY:
+        for monitor in monitors:
+            monitor._recorder.commit()
+    if step == HALFWAY + 20 and dist.get_rank() == dist.get_world_size() - 1:
+        os._exit(0)
+
+
 def main(store, rank, world, folder, *cases):
     torch.set_num_threads(1)
-    os.environ["LOCAL_RANK"] = rank
     rank, world, folder = int(rank), int(world), Path(folder)
     if world:
         dist.init_process_group(
             "gloo", init_method=f"file://{store}", rank=rank, world_size=world, timeout=timedelta(seconds=60)
         )
     for case in cases:
-        watched, plain = train(case, folder / case), train(case)
-        assert all(torch.equal(a, b) for a, b in zip(watched, plain, strict=True)), "the monitor changed the run"
+        watched = train(case, folder / case.replace("+again", "+dying"))
+        if case.endswith("+dying"):  # there is nobody left to part from
+            os._exit(0)
+        if not case.endswith("+again"):
+            both = zip(watched, train(case), strict=True)
+            assert all(torch.equal(a, b) for a, b in both), f"{case}: the monitor changed the run"
     if world:
         dist.barrier()
         dist.destroy_process_group()
