@@ -194,6 +194,8 @@ class Monitor:
 
         if self._closed:
             self._refuse_to_log()
+        if self._share.sharded:
+            raise ValueError("`optimizer` must have whole tensors for the edge, got pieces; measure it in one process.")
         found = edge(self.optimizer, closure)
         self.log(**{"edge/ratio": found.ratio, "edge/sharpness": found.sharpness})
         self._alerts.edge(found)
