@@ -40,7 +40,8 @@ PER_COORDINATE = 4
 class Coefficients(NamedTuple):
     """The scalars of one step's rule: e = lr·gain/(scale·sqrt(v) + eps).
 
-    What e multiplies is nesterov·g + (1 - nesterov)·m, with m the average of the gradients that fades by `beta1`.
+    What e multiplies is nesterov·g + (1 - nesterov)·m, with m the average of the gradients that fades by `beta1`; v is
+    the average of their squares that fades by `beta2`, where that can be said.
     """
 
     lr: float
@@ -49,6 +50,7 @@ class Coefficients(NamedTuple):
     eps: float
     beta1: float = 0.0
     nesterov: float = 0.0
+    beta2: float = 0.0
 
     def packed(self) -> bytes:
         """Return them as the sums hold them; tensors of one group share them, and packing them takes longest."""
@@ -89,18 +91,21 @@ class Accumulators:
         """The coefficients of every tensor's newest step, `(tensors, 6)`."""
         return self._then
 
-    def extend(self, coordinates: Sequence[Coordinates]) -> list[Accumulator]:
-        """Make room for more tensors; return a handle for every row, the old ones included. `tie` comes next."""
+    def extend(self, coordinates: Sequence[Coordinates], rooted: Sequence[bool]) -> list[Accumulator]:
+        """Make room for more tensors; return a handle for every row, the old ones included. `tie` comes next.
+
+        Of tensors that are not `rooted` sqrt(v) is not kept from step to step, see `fading.py`.
+        """
         more = len(coordinates)
         sizes = [
-            (c.watched, 0 if c.index is None else c.watched, c.numel, c.lead, c.whole_watched, c.whole)
-            for c in coordinates
+            (c.watched, len(c.sampled), c.numel, c.lead, c.watched if keeps else 0, c.whole_watched, c.whole)
+            for c, keeps in zip(coordinates, rooted, strict=True)
         ]
         self._layout = np.concatenate([self._layout, np.array(sizes, np.int64).reshape(-1, one_step.SIZES)])
         self._index = np.concatenate([self._index, *(c.index for c in coordinates if c.index is not None)])
-        watched, sampled = self._layout[:, 0], self._layout[:, 1]
+        sampled, kept = self._layout[:, 1], self._layout[:, 4]
         self._lead = np.concatenate([self._lead, *(c.lead_index for c in coordinates)])
-        self._root = np.pad(self._root, (0, watched.sum() - len(self._root)))
+        self._root = np.pad(self._root, (0, kept.sum() - len(self._root)))
         self._each = np.pad(self._each, ((0, 0), (0, sampled.sum() - self._each.shape[1])))
         self.rms2_max, self._counts = np.pad(self.rms2_max, (0, more)), np.pad(self._counts, (0, more))
         self.last, self.sums, self._then, self._rules = (
@@ -110,7 +115,7 @@ class Accumulators:
         self._gradients, self._jobs = np.zeros(rows, np.int64), np.zeros((rows, one_step.JOB), np.int64)
         self.gradients = self._gradients.data
         self._coordinates += coordinates
-        roots = np.split(self._root, watched.cumsum())[:-1]
+        roots = np.split(self._root, kept.cumsum())[:-1]
         eaches = np.split(self._each, sampled.cumsum(), axis=1)[:-1]
         each_its = zip(self._coordinates, roots, eaches, strict=True)
         return [Accumulator(self, row, *its) for row, its in enumerate(each_its)]
@@ -157,7 +162,7 @@ class Accumulators:
         }
         sizes = {
             one_step.TENSORS: len(self._jobs),
-            one_step.WATCHED: len(self._root),
+            one_step.ROOTED: len(self._root),
             one_step.SAMPLED: len(self._index),
             one_step.LEADING: len(self._lead),
             one_step.MEMBERS: alternatives.now.shape[1],
@@ -194,7 +199,7 @@ class Accumulator:
     def __init__(self, home: Accumulators, row: int, coordinates: Coordinates, root: Array, each: Array) -> None:
         self.row = row
         self.root = root
-        """sqrt(v) of the newest step, `(watched,)`; zero before the first."""
+        """sqrt(v) of the newest step, `(watched,)`; zero before the first; empty where it is not kept."""
         self.each = each
         """a, b, c and c_plus per coordinate of a sample, `(4, watched)`; `(4, 0)` where all are watched."""
         self.last, self.then = home.last[row], home.then[row]
@@ -262,9 +267,3 @@ class Accumulator:
         """Compare the next stepsize with nothing: what comes is not the successor of what was."""
         self.root[:] = 0.0
         self.then[:] = 0.0
-
-    def stepsizes(self) -> Array:
-        """Return the newest stepsizes of the coordinates that have taken a step, in no special order."""
-        lr, gain, scale, eps = self.then[:4]
-        stepsizes: Array = lr * (gain / (scale * self.root[self.root > 0] + eps))
-        return stepsizes

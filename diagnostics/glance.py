@@ -130,7 +130,7 @@ class Glance:
             if gradient is None or not gradient.is_cpu or w.reader is None or (stored and stored not in state):
                 left.append(w)
                 continue
-            if not reduced(w.view.param):
+            if not reduced(w.view.param) or (not w.rooted and not self._reader.fades(group)):
                 left.append(w)
                 continue
             counter = state.get("step")

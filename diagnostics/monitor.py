@@ -32,7 +32,7 @@ from .sampling import Coordinates
 from .scalars import scalars
 from .schedule import OPENING, PROVED
 from .trace import SUMS, Trace
-from .watcher import Outcome, Watcher
+from .watcher import Outcome, Watcher, kept_as
 
 if TYPE_CHECKING:
     from .diagnosis import Diagnosis
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("stepscope")
 NONFINITE = SUMS.index("nonfinite")
 SURVEYED = 2**22
-"""Elements of a model up to which all coordinates are summed in the opening: it copies the second moment each step."""
+"""Elements of a model up to which all coordinates are summed in the opening though a sample is watched: it copies the
+second moment in each step."""
 
 
 OPEN: weakref.WeakSet[Monitor] = weakref.WeakSet()
@@ -291,7 +292,7 @@ class Monitor:
         untried = isinstance(self._reader, Trial) and self._reader.rule is None
         self._proving = untried or recorder.schedule.proves(self.step + 1)
         if self._proving or (self._reader and any(map(self._reader.looks_ahead, groups))):
-            surveying = self.step < OPENING and self._share.size <= SURVEYED
+            surveying = self.step < OPENING and (self._limit is None or self._share.size <= SURVEYED)
             with QUIET():
                 for w in recorder.watchers:
                     w.before(groups[w.group], states.get(w.view.param, {}), self._proving, surveying)
@@ -431,7 +432,9 @@ class Monitor:
                         continue
                     name = names[id(param)]
                     coordinates = Coordinates(param, self._limit, self.seed, name, share.piece(param))
-                    fresh.append(Watcher(param, name, g, coordinates, self._reader))
+                    fresh.append(
+                        Watcher(param, name, g, coordinates, self._reader, self._needs_roots(coordinates, group))
+                    )
                     by_group.setdefault(g, []).append(fresh[-1])
         if self._reader is not None:
             self._glances = {g: Glance(watchers, self._reader) for g, watchers in by_group.items()}
@@ -450,6 +453,11 @@ class Monitor:
     def _place(self) -> str:
         """Return which part of the run this process has, in words; "" for all of it."""
         return f"rank {self._share.rank} of {self._share.world}" if self._share.sharded else ""
+
+    def _needs_roots(self, coordinates: Coordinates, group: Mapping[str, Any]) -> bool:
+        """Return whether sqrt(v) of a tensor has to be kept from step to step."""
+        reader = self._reader
+        return not (coordinates.large and reader and reader.fades(group) and kept_as(reader, group))
 
     def _group_sizes(self) -> list[tuple[int, int]]:
         # The last parameter's identity as well: a list may be exchanged for another of the same length.
