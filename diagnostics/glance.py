@@ -125,12 +125,12 @@ class Glance:
         seen: dict[float, list[Watcher]] = {}
         rules: dict[float, bytes] = {}
         for w in self._loose:
-            gradient, state = w.view.param.grad, states.get(w.view.param, NO_STATE)
+            gradient, state = w.param.grad, states.get(w.param, NO_STATE)
             # A counter on an accelerator is not read: that would make the host wait.
             if gradient is None or not gradient.is_cpu or w.reader is None or (stored and stored not in state):
                 left.append(w)
                 continue
-            if not reduced(w.view.param) or (not w.rooted and not self._reader.fades(group)):
+            if not reduced(w.param) or (not w.rooted and not self._reader.fades(group)):
                 left.append(w)
                 continue
             counter = state.get("step")
@@ -163,7 +163,7 @@ class Glance:
         """Put plain tensors on a route whose counter a compiled call can read, or that have no state at all."""
         entries = []
         for w in watchers:
-            param, state = w.view.param, states.get(w.view.param, NO_STATE)
+            param, state = w.param, states.get(w.param, NO_STATE)
             v, counter = state.get(stored), state.get("step")
             if is_dtensor(param) or (stored and (counter is None or not at_hand(counter) or counter.numel() != 1)):
                 self._loose.append(w)
@@ -178,9 +178,9 @@ class Glance:
 
     def _rule(self, w: Watcher, group: Mapping[str, Any], state: Mapping[str, Any], count: float) -> bytes | None:
         """Return the packed coefficients of a step; None where the reader cannot tell them."""
-        view = w.view
-        view.group, view.state, view.step = group, state, count
+        w.show(group, state)
+        w.view.step = count
         try:
-            return self._reader.coefficients(view).packed()
+            return self._reader.coefficients(w.view).packed()
         except FAILURES:
             return None

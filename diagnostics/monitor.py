@@ -295,7 +295,7 @@ class Monitor:
             surveying = self.step < OPENING and (self._limit is None or self._share.size <= SURVEYED)
             with QUIET():
                 for w in recorder.watchers:
-                    w.before(groups[w.group], states.get(w.view.param, {}), self._proving, surveying)
+                    w.before(groups[w.group], states.get(w.param, {}), self._proving, surveying)
 
     def _after_step(self) -> None:
         # A subclass that calls super().step() may fire the hooks twice, one pair inside the other. The inner post
@@ -344,7 +344,7 @@ class Monitor:
         if not closer:
             return closer, True
         with QUIET():
-            outcomes = {w.after(groups[w.group], states.get(w.view.param, {}), step, self._proving) for w in closer}
+            outcomes = {w.after(groups[w.group], states.get(w.param, {}), step, self._proving) for w in closer}
         elsewhere = self._share.sharded and Outcome.SKIPPED not in outcomes  # other ranks may hold what has stepped
         if Outcome.STEPPED in outcomes or len(closer) < len(watchers) or elsewhere:
             return closer, True
@@ -382,7 +382,7 @@ class Monitor:
         self._recorder.note("state loaded", message)
         self._look_anew()
         for w in self._recorder.watchers:
-            w.reload(self.optimizer.state.get(w.view.param, {}))
+            w.reload(self.optimizer.state.get(w.param, {}))
         self._alerts.restart()
         self._note_troubles(self._recorder.watchers)
 
@@ -439,7 +439,7 @@ class Monitor:
         if self._reader is not None:
             self._glances = {g: Glance(watchers, self._reader) for g, watchers in by_group.items()}
         self._groups_seen = self._group_sizes()
-        self._on_gpu = any(w.view.param.is_cuda for watchers in by_group.values() for w in watchers)
+        self._on_gpu = any(w.param.is_cuda for watchers in by_group.values() for w in watchers)
         return fresh
 
     def _part(self) -> dict[str, Any] | None:

@@ -204,7 +204,7 @@ def take_step(table: NDArray[np.int64], slot: int) -> int:  # noqa: PLR0912, PLR
                 stepped[p] = True
             active = last[p, ACTIVE] * (whole / drawn if survey else 1.0)
             last[p, RMS2] = last[p, RMS2] / active if active > 0 else 0.0
-            last[p, STEPS] = 1.0
+            last[p, STEPS] = 1.0 if watched or survey else 0.0  # a process may hold none of a sample
             then[p] = now
             counts[p] += 1.0
             if not jobs[p, STEADY]:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from .accumulators import Accumulator, Coefficients
-from .pieces import local, reduced
+from .pieces import is_dtensor, local, reduced
 from .sampling import NO_INDEX, NUMPY_DTYPES, Coordinates
 from .snapshot import ENTRIES, LEVELS, QUANTILES, SQUARE, snapshot
 from .stepsizes import Reader, Unreadable, Values, View, rebuilt_step
@@ -73,7 +73,7 @@ class Watcher:
         self.coordinates = coordinates
         self.accumulator: Accumulator
         """This tensor's row in the sums of all, handed over by their keeper."""
-        self.view = View(param, coordinates)
+        self.param, self.view = param, View(param, coordinates)
         self.size = local(param).numel()
         self.rooted = rooted
         """Whether sqrt(v) is kept from step to step; else v before a step is computed, see `fading.py`."""
@@ -106,13 +106,22 @@ class Watcher:
         view.before = {}
         if not self.intact():
             return
-        view.group, view.state = group, state
+        self.show(group, state)
         if proving or (self.reader and self.reader.adds_decay_to_gradient(group)):
-            view.before["theta"] = self.coordinates.take(view.param).copy()
+            view.before["theta"] = self.coordinates.take(self.param).copy()
         if self.reader:
             self.reader.remember(view, proving)
             if surveying and (self.coordinates.index is not None or not self.rooted):
                 self.keep_second_moment(self.reader, group, state)
+
+    def show(self, group: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Let the reader see a step; of a DTensor only what lies here, so that nothing that it asks can communicate."""
+        view = self.view
+        view.group, view.state = group, state
+        if is_dtensor(self.param):
+            view.param = local(self.param).detach()
+            view.param.grad = None if self.param.grad is None else local(self.param.grad)
+            view.state = {key: local(entry) for key, entry in state.items()}
 
     def keep_second_moment(self, reader: Reader, group: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Copy the whole second moment, where one lies in this process's memory, for a survey of all coordinates."""
@@ -137,20 +146,23 @@ class Watcher:
 
     def after(self, group: Mapping[str, Any], state: Mapping[str, Any], step: int, proving: bool) -> Outcome:
         """Measure the step just taken; `step` counts for optimizers that keep no counter of their own."""
-        view, gradient = self.view, self.view.param.grad
+        view, gradient = self.view, self.param.grad
         absent = gradient is None or not self.intact()
         if absent or not self.advanced(state):
             self.accumulator.idle()
             return Outcome.ABSENT if absent else Outcome.SKIPPED
         assert gradient is not None
-        view.group, view.state = group, state
+        self.show(group, state)
         view.step = float(step) if self.counted is None else self.counted
         if self.reader and not view.before and self.reader.looks_ahead(group):  # it was asked to just before this step
             self.accumulator.idle()
             self.accumulator.forget()
             return Outcome.STEPPED
-        if not reduced(view.param):
-            self.give_up("its gradient is not laid out over the processes as it is itself: none has all of its part")
+        if not reduced(self.param):
+            if self.reader:
+                self.give_up(
+                    "its gradient is not laid out over the processes as it is itself: none has all of its part"
+                )
             self.accumulator.idle()
             return Outcome.STEPPED
         if self.reader:
@@ -175,7 +187,7 @@ class Watcher:
 
     def intact(self) -> bool:
         """Return whether the tensor has elements, and as many as when it was first seen."""
-        now = local(self.view.param).numel()
+        now = local(self.param).numel()
         if now != self.size and self.reader:
             self.give_up(f"it had {self.size} elements and has {now}: another tensor took its place")
         return now == self.size > 0
@@ -224,7 +236,7 @@ class Watcher:
         moved, rebuilt = after - before, rebuilt_step(reader, self.view, now, v)
         underflown = (v == 0) & (reader.direction(self.view) != 0)
         sound = np.isfinite(moved) & np.isfinite(rebuilt) & ~underflown
-        unit = torch.finfo(self.view.param.dtype).eps
+        unit = torch.finfo(self.param.dtype).eps
         rounding = 2 * unit * float(np.linalg.norm(np.maximum(np.abs(before), np.abs(after))[sound]))
         error = float(np.linalg.norm(moved[sound] - rebuilt[sound]))
         size = float(np.linalg.norm(moved[sound]))
@@ -275,7 +287,7 @@ class Watcher:
 
     def theta(self) -> Array:
         """Return the parameter at the watched coordinates, now."""
-        return self.coordinates.take(self.view.param).astype(np.float64)
+        return self.coordinates.take(self.param).astype(np.float64)
 
     def roots(self) -> Array:
         """Return sqrt(v) after the newest step, `(watched,)`; 0 where there is none."""
@@ -316,7 +328,7 @@ class Watcher:
 
     def instants(self, step: int, rms_max: float) -> Array:
         """Return the columns `ERRORS` and `INSTANTS` for a record after `step`."""
-        found, sums, coordinates, param = np.empty(ENTRIES), self.accumulator, self.coordinates, local(self.view.param)
+        found, sums, coordinates, param = np.empty(ENTRIES), self.accumulator, self.coordinates, local(self.param)
         each = np.ascontiguousarray(sums.each)  # of one layout, or there would be two compilations
         if coordinates.watched and coordinates.in_place(param):
             place = param.data_ptr(), param.element_size(), coordinates.sampled, coordinates.numel

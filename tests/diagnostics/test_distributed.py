@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import distributed
+from torch.overrides import TorchFunctionMode
 
 from stepscope import Monitor, Trace
 from stepscope.diagnostics.pieces import Piece, chunk, is_first
@@ -138,10 +139,54 @@ def test_a_gradient_that_is_not_summed_up_over_the_ranks_is_not_read(group):
     param = sharded(Replicate())
     optimizer = torch.optim.SGD([param], lr=0.1)
     with Monitor(optimizer, strict=True) as monitor:
-        param.grad = DTensor.from_local(torch.ones(4, 3), param.device_mesh, [Partial()])
-        optimizer.step()
+        for _ in range(3):
+            param.grad = DTensor.from_local(torch.ones(4, 3), param.device_mesh, [Partial()])
+            optimizer.step()
     assert monitor.trace.tensors[0].formula is None
-    assert any("not laid out" in event.message for event in monitor.trace.events)
+    assert ["not laid out" in event.message for event in monitor.trace.events] == [True, False]  # and it was closed
+
+
+class Asked(TorchFunctionMode):
+    """Notes what is computed from a DTensor; to look at its attributes is free."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        from torch.distributed.tensor import DTensor
+
+        free = ("__get__", "__set__", "detach", "numel", "is_complex", "dim", "size", "is_floating_point", "__hash__")
+        if any(isinstance(x, DTensor) for x in args) and func.__name__ not in free:
+            self.calls.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.NAdam, torch.optim.SGD, torch.optim.RMSprop])
+def test_the_monitor_asks_nothing_of_a_dtensor_that_could_communicate(group, kind, monkeypatch):
+    """Whatever a reader wants to know of a tensor, it sees only what lies here."""
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    asked = Asked()
+
+    def within(hook):
+        def inside(monitor):
+            with asked:
+                hook(monitor)
+
+        return inside
+
+    monkeypatch.setattr(Monitor, "_before_step", within(Monitor._before_step))
+    monkeypatch.setattr(Monitor, "_after_step", within(Monitor._after_step))
+    param = sharded(Shard(0))
+    optimizer = kind([param], lr=0.1)
+    with Monitor(optimizer, strict=True, coordinates=5) as monitor:
+        for sign in (1, -2, 3):
+            param.grad = distribute_tensor(sign * torch.arange(12.0).reshape(4, 3), param.device_mesh, [Shard(0)])
+            optimizer.step()
+        assert monitor.step == 3
+        assert monitor.trace.total("a")[-1] > 0
+    assert not asked.calls
 
 
 def test_a_record_is_not_continued_by_another_number_of_processes(group, tmp_path, monkeypatch):
