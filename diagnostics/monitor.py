@@ -63,8 +63,8 @@ class Monitor:
     Args:
         optimizer: any `torch.optim.Optimizer`, also as Accelerate wraps it; what is not readable is recorded by update
             size and alignment.
-        directory: where the run is kept, nothing else beside it; an existing run of the same optimizer is continued.
-            None: in memory.
+        directory: where the run is kept, nothing else beside it; an existing run of the same optimizer is continued. Of
+            several processes each keeps its part there (docs/distributed.md). None: in memory.
         model: only for the tensors' names; the one whose parameters the optimizer has.
         coordinates: how many coordinates of each tensor are watched, a random sample; `"all"` is exact.
         seed: of that sample.

@@ -240,7 +240,7 @@ def joined_events(parts: Sequence[Trace], tensors: Sequence[TensorInfo], last: i
 def joined_drift(parts: Sequence[Trace], held: Sequence[Sequence[tuple[int, int]]]) -> DriftRecord | None:
     """Return the products of the harm test, added up; None while the parts tell of different windows."""
     drifts = [part.drift for part in parts if part.drift is not None]
-    if len(drifts) < len(parts) or len({(drift.first_step, drift.last_step) for drift in drifts}) > 1:
+    if not held or len(drifts) < len(parts) or len({(drift.first_step, drift.last_step) for drift in drifts}) > 1:
         return None
     names = ["gram_dd", "gram_dg", "gram_gg"]
     if all(drift.gram_qg is not None for drift in drifts):

@@ -415,7 +415,7 @@ def claim(directory: Path) -> int | None:
         os.close(lock)
         raise ValueError(
             f"{directory} is being recorded by another monitor, expected a directory of its own; give each optimizer "
-            "and each rank another one, and close a monitor before its run is reopened."
+            "another one, and close a monitor before its run is reopened."
         ) from error
     except OSError:  # some network file systems know no locks
         os.close(lock)

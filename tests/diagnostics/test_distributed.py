@@ -28,7 +28,7 @@ def run(folder, world, *cases):
     store = folder / f"store-{world}-{cases[0]}"
     processes = [
         subprocess.Popen(
-            [sys.executable, WORKER, store, str(rank), str(world), folder, *cases],
+            [sys.executable, "-W", "error::RuntimeWarning", WORKER, store, str(rank), str(world), folder, *cases],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
