@@ -22,6 +22,8 @@ from .alerts import Alert, Alerts
 from .glance import Glance
 from .imagined import USUAL
 from .one_step import SICK, STALE
+from .parts import with_others
+from .pieces import Share
 from .precision import held_fast
 from .readers import reader_of, why_none
 from .readers_by_state import Trial
@@ -61,8 +63,8 @@ class Monitor:
     Args:
         optimizer: any `torch.optim.Optimizer`, also as Accelerate wraps it; what is not readable is recorded by update
             size and alignment.
-        directory: where the run is kept, nothing else beside it; an existing run of the same optimizer is continued.
-            None: in memory.
+        directory: where the run is kept, nothing else beside it; an existing run of the same optimizer is continued. Of
+            several processes each keeps its part there (docs/distributed.md). None: in memory.
         model: only for the tensors' names; the one whose parameters the optimizer has.
         coordinates: how many coordinates of each tensor are watched, a random sample; `"all"` is exact.
         seed: of that sample.
@@ -89,14 +91,16 @@ class Monitor:
         on_alert: Callable[[Alert], object] | None = None,
         strict: bool = False,
     ) -> None:
-        optimizer = facts.hookable(optimizer)
-        facts.check_optimizer(optimizer)
-        facts.check_model(optimizer, model)
+        self._owner = facts.hookable(optimizer)
+        facts.check_optimizer(self._owner)
+        facts.check_model(self._owner, model)
+        self._share = Share(self._owner, model)
+        optimizer = facts.stepping(self._owner)
         self._limit = facts.coordinate_limit(coordinates)
         if on_alert is not None and not callable(on_alert):
             raise ValueError(f"`on_alert` must be a function of an alert, got {type(on_alert).__name__}.")
         self.optimizer, self.model, self.seed, self.strict = optimizer, model, seed, strict
-        self.directory = facts.run_directory(directory)
+        self.directory = facts.checked_path(directory)
         self._reader = reader_of(optimizer)
         self._formula = self._reader and self._reader.formula  # a rule on trial may be settled later
         self._rates = facts.rates(optimizer.param_groups)
@@ -107,8 +111,10 @@ class Monitor:
         self._closed = self._stood_aside = False
         self._prepares = True
         rules = facts.imagined_rules(optimizer, self._reader, what_if)
-        meta = facts.describe(optimizer, coordinates, seed, rules)
-        self._recorder = Recorder(self.directory, meta, self._new_watchers(), rules)
+        watchers = self._new_watchers()
+        meta = facts.describe(optimizer, coordinates, seed, rules, self._part())
+        place = facts.run_directory(directory, self._share, bool(watchers))
+        self._recorder = Recorder(place, meta, watchers, rules)
         self._alerts = Alerts(self._recorder, on_alert)
         if self._reader is None:
             self._say_unreadable(why_none(optimizer))
@@ -189,6 +195,8 @@ class Monitor:
 
         if self._closed:
             self._refuse_to_log()
+        if self._share.sharded:
+            raise ValueError("`optimizer` must have whole tensors for the edge, got pieces; measure it in one process.")
         found = edge(self.optimizer, closure)
         self.log(**{"edge/ratio": found.ratio, "edge/sharpness": found.sharpness})
         self._alerts.edge(found)
@@ -201,8 +209,9 @@ class Monitor:
 
     @property
     def trace(self) -> Trace:
-        """Everything recorded so far, the newest step included."""
-        return self._recorder.trace(self._schedules())
+        """Everything recorded so far, the newest step included; of other ranks' parts, what they have committed."""
+        own = self._recorder.trace(self._schedules())
+        return own if not self._share.sharded else with_others(own, self.directory)
 
     def diagnose(self) -> Diagnosis:
         """Judge the run as it stands; see `Trace.diagnose`."""
@@ -239,7 +248,7 @@ class Monitor:
 
         It holds numbers, strings and tensors only, so `torch.load(weights_only=True)` reads it.
         """
-        return {"seed": self.seed, "recorder": self._recorder.state()}
+        return {"seed": self.seed, "rank": self._place(), "recorder": self._recorder.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict()`; records of later steps belong to a branch that was abandoned.
@@ -256,6 +265,11 @@ class Monitor:
             raise ValueError(
                 f"`state` must have been made with seed {self.seed}, got {state['seed']}: another seed watches other "
                 f"coordinates; pass `seed={state['seed']}` to Monitor."
+            )
+        if state.get("rank", "") != self._place():
+            raise ValueError(
+                f"`state` must have been made by {self._place() or 'a run of one part'}, got that of "
+                f"{state.get('rank') or 'a run of one part'}; save and load one on each rank."
             )
         self._recorder.restore(state["recorder"])
         self._alerts.restart()
@@ -278,12 +292,10 @@ class Monitor:
         untried = isinstance(self._reader, Trial) and self._reader.rule is None
         self._proving = untried or recorder.schedule.proves(self.step + 1)
         if self._proving or (self._reader and any(map(self._reader.looks_ahead, groups))):
-            surveying = self.step < OPENING and (
-                self._limit is None or sum(w.size for w in recorder.watchers) <= SURVEYED
-            )
+            surveying = self.step < OPENING and (self._limit is None or self._share.size <= SURVEYED)
             with QUIET():
                 for w in recorder.watchers:
-                    w.before(groups[w.group], states.get(w.view.param, {}), self._proving, surveying)
+                    w.before(groups[w.group], states.get(w.param, {}), self._proving, surveying)
 
     def _after_step(self) -> None:
         # A subclass that calls super().step() may fire the hooks twice, one pair inside the other. The inner post
@@ -332,8 +344,9 @@ class Monitor:
         if not closer:
             return closer, True
         with QUIET():
-            outcomes = {w.after(groups[w.group], states.get(w.view.param, {}), step, self._proving) for w in closer}
-        if Outcome.STEPPED in outcomes or len(closer) < len(watchers):
+            outcomes = {w.after(groups[w.group], states.get(w.param, {}), step, self._proving) for w in closer}
+        elsewhere = self._share.sharded and Outcome.SKIPPED not in outcomes  # other ranks may hold what has stepped
+        if Outcome.STEPPED in outcomes or len(closer) < len(watchers) or elsewhere:
             return closer, True
         self._note_skip(Outcome.SKIPPED in outcomes)
         return closer, False
@@ -369,7 +382,7 @@ class Monitor:
         self._recorder.note("state loaded", message)
         self._look_anew()
         for w in self._recorder.watchers:
-            w.reload(self.optimizer.state.get(w.view.param, {}))
+            w.reload(self.optimizer.state.get(w.param, {}))
         self._alerts.restart()
         self._note_troubles(self._recorder.watchers)
 
@@ -408,15 +421,17 @@ class Monitor:
 
     def _new_watchers(self) -> list[Watcher]:
         """Return watchers for the parameters that have none yet."""
-        names = facts.parameter_names(self.optimizer, self.model)
+        names, share = facts.parameter_names(self._owner, self.model), self._share
         fresh: list[Watcher] = []
         by_group: dict[int, list[Watcher]] = {g: glance.watchers for g, glance in self._glances.items()}
         for g, group in enumerate(self.optimizer.param_groups):
             for param in group["params"]:
                 if id(param) not in self._watched:
                     self._watched.add(id(param))
+                    if not share.records(param):
+                        continue
                     name = names[id(param)]
-                    coordinates = Coordinates(param, self._limit, self.seed, name)
+                    coordinates = Coordinates(param, self._limit, self.seed, name, share.piece(param))
                     fresh.append(
                         Watcher(param, name, g, coordinates, self._reader, self._needs_roots(coordinates, group))
                     )
@@ -424,8 +439,20 @@ class Monitor:
         if self._reader is not None:
             self._glances = {g: Glance(watchers, self._reader) for g, watchers in by_group.items()}
         self._groups_seen = self._group_sizes()
-        self._on_gpu = any(w.view.param.is_cuda for watchers in by_group.values() for w in watchers)
+        self._on_gpu = any(w.param.is_cuda for watchers in by_group.values() for w in watchers)
         return fresh
+
+    def _part(self) -> dict[str, Any] | None:
+        """Return what the metadata say of this process's part of the run; None where it is all of it."""
+        if not self._share.sharded:
+            return None
+        names = facts.parameter_names(self._owner, self.model)
+        order = [names[id(param)] for group in self._owner.param_groups for param in group["params"]]
+        return {"rank": self._share.rank, "of": self._share.world, "names": order}
+
+    def _place(self) -> str:
+        """Return which part of the run this process has, in words; "" for all of it."""
+        return f"rank {self._share.rank} of {self._share.world}" if self._share.sharded else ""
 
     def _needs_roots(self, coordinates: Coordinates, group: Mapping[str, Any]) -> bool:
         """Return whether sqrt(v) of a tensor has to be kept from step to step."""
