@@ -107,6 +107,8 @@ class Accumulators:
         self._gradients, self._jobs = np.zeros(rows, np.int64), np.zeros((rows, one_step.JOB), np.int64)
         self.gradients = self._gradients.data
         self._coordinates += coordinates
+        if not rows:  # all parameters are lazy yet
+            return []
         roots, eaches = np.split(self._root, watched.cumsum()[:-1]), np.split(self._each, sampled.cumsum()[:-1], axis=1)
         each_its = zip(self._coordinates, roots, eaches, strict=True)
         return [Accumulator(self, row, *its) for row, its in enumerate(each_its)]

@@ -160,7 +160,7 @@ def plain(value: object) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
 
 
-def schedules(groups: list[dict[str, Any]], reader: Reader | None, lr: list[Any]) -> dict[str, list[float]]:
+def schedules(groups: Sequence[Mapping[str, Any]], reader: Reader | None, lr: list[Any]) -> dict[str, list[float]]:
     """Return what may change from step to step, one number per group: learning rate, as `rates`, and decay rates."""
     decays = [reader.decays(group) if reader else (math.nan, math.nan) for group in groups]
     return {
@@ -171,10 +171,10 @@ def schedules(groups: list[dict[str, Any]], reader: Reader | None, lr: list[Any]
     }
 
 
-def rates(groups: list[dict[str, Any]]) -> list[Any]:
+def rates(groups: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Return the groups' learning rates as they are now: a scheduler that holds a tensor changes it in place."""
     now = [group.get("lr") for group in groups]
-    return [rate.clone() if isinstance(rate, torch.Tensor) else rate for rate in now]
+    return [rate.detach().clone() if isinstance(rate, torch.Tensor) else rate for rate in now]
 
 
 def number(setting: Any) -> float:

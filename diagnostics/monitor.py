@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.hooks import RemovableHandle
 
 from . import facts
@@ -30,7 +31,7 @@ from .sampling import Coordinates
 from .scalars import scalars
 from .schedule import OPENING, PROVED
 from .trace import SUMS, Trace
-from .watcher import Outcome, Watcher
+from .watcher import Outcome, Watcher, settled
 
 if TYPE_CHECKING:
     from .diagnosis import Diagnosis
@@ -103,7 +104,7 @@ class Monitor:
         self._groups_seen: list[tuple[int, int]] = []
         self._glances: dict[int, Glance] = {}
         self._armed = self._proving = self._skipping = self._sick = self._jumping = False
-        self._closed = self._stood_aside = False
+        self._closed = self._stood_aside = self._compiled = False
         self._prepares = True
         rules = facts.imagined_rules(optimizer, self._reader, what_if)
         meta = facts.describe(optimizer, coordinates, seed, rules)
@@ -280,6 +281,7 @@ class Monitor:
             surveying = self.step < OPENING and sum(w.size for w in recorder.watchers) <= SURVEYED
             with QUIET():
                 for w in recorder.watchers:
+                    w.view.compiled = self._compiled
                     w.before(groups[w.group], states.get(w.view.param, {}), self._proving, surveying)
 
     def _after_step(self) -> None:
@@ -377,7 +379,10 @@ class Monitor:
         """
 
         def guarded(*_: object) -> None:
-            if self._closed or torch.compiler.is_compiling() or (self._on_gpu and _is_captured()):
+            if torch.compiler.is_compiling():  # a compiled `step` traces its hooks, and would drop them
+                untraced()
+                return
+            if self._closed or (self._on_gpu and _is_captured()):
                 return
             try:
                 hook(self)
@@ -387,6 +392,11 @@ class Monitor:
                 if self.strict or not isinstance(fault, Exception):
                     raise
                 self._stand_aside(fault)
+
+        @torch.compiler.disable
+        def untraced() -> None:
+            self._compiled = True
+            guarded()
 
         return guarded
 
@@ -407,10 +417,13 @@ class Monitor:
         """Return watchers for the parameters that have none yet."""
         names = facts.parameter_names(self.optimizer, self.model)
         fresh: list[Watcher] = []
+        waiting = False  # for the first batch, which gives a lazy parameter its shape
         by_group: dict[int, list[Watcher]] = {g: glance.watchers for g, glance in self._glances.items()}
         for g, group in enumerate(self.optimizer.param_groups):
             for param in group["params"]:
-                if id(param) not in self._watched:
+                if torch.nn.parameter.is_lazy(param):
+                    waiting = True
+                elif id(param) not in self._watched:
                     self._watched.add(id(param))
                     name = names[id(param)]
                     coordinates = Coordinates(param, self._limit, self.seed, name)
@@ -418,7 +431,7 @@ class Monitor:
                     by_group.setdefault(g, []).append(fresh[-1])
         if self._reader is not None:
             self._glances = {g: Glance(watchers, self._reader) for g, watchers in by_group.items()}
-        self._groups_seen = self._group_sizes()
+        self._groups_seen = [] if waiting else self._group_sizes()
         self._on_gpu = any(w.view.param.is_cuda for watchers in by_group.values() for w in watchers)
         return fresh
 
@@ -431,11 +444,13 @@ class Monitor:
         if self._group_sizes() == self._groups_seen:
             return
         fresh = self._new_watchers()
+        if not fresh:
+            return
         self._recorder.add(fresh)
         self._recorder.note("group added", f"{len(fresh)} more tensors from here on")
 
     def _schedules(self) -> dict[str, list[float]]:
-        groups = self.optimizer.param_groups
+        groups = [settled(group) for group in self.optimizer.param_groups]
         rates = [*self._rates, *facts.rates(groups[len(self._rates) :])]
         return facts.schedules(groups, self._reader, rates)
 
@@ -553,11 +568,13 @@ def _finish_quietly(recorder: Recorder, message: str, owner: int) -> None:
     """Finish the record of a monitor that nobody closed, in the process that made it.
 
     In a context of its own: the garbage collector may call this while another `np.errstate` is being entered, and one
-    entered here would free what that is reading (CPython 3.11).
+    entered here would free what that is reading (CPython 3.11). And outside of torch's modes: it may call in the midst
+    of a compilation, where tensors are not what they are.
     """
     if os.getpid() == owner:
         try:
-            contextvars.copy_context().run(recorder.finish, message, crashed=True)
+            with _disable_current_modes():
+                contextvars.copy_context().run(recorder.finish, message, crashed=True)
         except Exception as fault:
             _say_unwritten(fault)
 

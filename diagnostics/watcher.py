@@ -22,6 +22,9 @@ Array = NDArray[np.float64]
 TOLERANCE = 1e-5
 """Relative error of the rebuilt step that the self-check accepts, beside the rounding of θ itself."""
 
+LOOSEST = 0.01
+"""Relative error of a stepsize beyond which it is none, whoever made it."""
+
 FAILURES = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
 """What a reader raises on a state or a group that it was not written for."""
 
@@ -40,9 +43,22 @@ class Outcome(Enum):
 def kept_as(reader: Reader, group: Mapping[str, Any]) -> str | None:
     """Return the state entry that is v, "" where v is one; None where v or g has to be computed, or nobody can say."""
     try:
-        return None if group.get("maximize") or reader.looks_ahead(group) else reader.stored(group)
+        closer = group.get("maximize") or group.get("differentiable") or reader.looks_ahead(group)
+        return None if closer else reader.stored(group)
     except FAILURES:
         return None
+
+
+def settled(group: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a group whose settings belong to no graph: with `differentiable` they may themselves be learned."""
+    return {key: detached(value) for key, value in group.items()} if group.get("differentiable") else group
+
+
+def detached(setting: Any) -> Any:
+    """Return a setting, or a tuple of them, without its graph."""
+    if isinstance(setting, tuple):
+        return tuple(map(detached, setting))
+    return setting.detach() if isinstance(setting, torch.Tensor) else setting
 
 
 def at_hand(tensor: Any) -> bool:
@@ -101,7 +117,7 @@ class Watcher:
         view.before = {}
         if not self.intact():
             return
-        view.group, view.state = group, state
+        view.group, view.state = settled(group), state
         if proving or (self.reader and self.reader.adds_decay_to_gradient(group)):
             view.before["theta"] = self.coordinates.take(view.param).copy()
         if self.reader:
@@ -135,7 +151,7 @@ class Watcher:
             self.accumulator.idle()
             return Outcome.ABSENT if absent else Outcome.SKIPPED
         assert gradient is not None
-        view.group, view.state = group, state
+        view.group, view.state = settled(group), state
         view.step = float(step) if self.counted is None else self.counted
         if self.reader and not view.before and self.reader.looks_ahead(group):  # it was asked to just before this step
             self.accumulator.idle()
@@ -215,12 +231,19 @@ class Watcher:
         error = float(np.linalg.norm(moved[sound] - rebuilt[sound]))
         size = float(np.linalg.norm(moved[sound]))
         self.proof = max(0.0, error - rounding) / size if size > rounding else math.nan
-        if error <= TOLERANCE * size + rounding:
+        tolerance = TOLERANCE + self.looseness(reader)
+        if error <= tolerance * size + rounding:
             return None
         return (
             f"-e·d differs from the step Δθ that was made by {error / max(size, 1e-300):.1e} relative "
-            f"(allowed {TOLERANCE:.0e}): something beside the stated formula changes this tensor in `step()`"
+            f"(allowed {tolerance:.0e}): something beside the stated formula changes this tensor in `step()`"
         )
+
+    def looseness(self, reader: Reader) -> float:
+        """Return what to allow a step that computes its scalars in float32, as torch does wherever Python may not."""
+        group = self.view.group
+        in_float32 = self.view.compiled or group.get("capturable") or group.get("differentiable")
+        return min(reader.looseness(self.view), LOOSEST) if in_float32 else 0.0
 
     def give_up(self, reason: str) -> None:
         """Stop reading stepsizes here, and say why: no stepsize is better than a wrong one."""
