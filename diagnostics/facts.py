@@ -15,6 +15,7 @@ import torch
 
 from .imagined import AS_IT_WAS, Imagined, imagined
 from .reading import LINES, SQLITE
+from .several import members
 from .stepsizes import Reader
 from .store import FORMAT, META
 from .trace import COLUMNS
@@ -32,7 +33,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(
             f"`optimizer` must be a torch.optim.Optimizer, got {type(optimizer).__name__}; "
-            "pass the optimizer that a wrapper holds."
+            "pass the optimizer that a wrapper holds, or a list or dict of optimizers."
         )
     if not any(group["params"] for group in optimizer.param_groups):
         raise ValueError("`optimizer` must have parameters to watch, got none; add them before the monitor.")
@@ -119,7 +120,7 @@ def describe(
     optimizer: torch.optim.Optimizer, coordinates: int | str, seed: int, rules: Sequence[Imagined]
 ) -> dict[str, Any]:
     """Return the metadata of a new run, ready for JSON."""
-    kind = type(optimizer)
+    kind = type(members(optimizer)[0])
     return {
         "format": FORMAT,
         "optimizer": f"{kind.__module__}.{kind.__qualname__}",

@@ -30,6 +30,7 @@ from .recorder import Recorder
 from .sampling import Coordinates
 from .scalars import scalars
 from .schedule import OPENING, PROVED
+from .several import Several, joined, members
 from .trace import SUMS, Trace
 from .watcher import Outcome, Watcher, settled
 
@@ -51,6 +52,10 @@ SECOND = (
 )
 """Two records of one run are worth something, of other coordinates or what-ifs say; more often one was forgotten."""
 
+Groups = Mapping[int, Mapping[str, Any]]
+"""Parameter groups by their place."""
+States = Mapping[torch.Tensor, Mapping[str, Any]]
+
 QUIET = partial(np.errstate, all="ignore")
 """A diverging run is no fault of ours. Entered where numpy computes, and not in each step: that costs microseconds."""
 
@@ -60,7 +65,8 @@ class Monitor:
 
     Args:
         optimizer: any `torch.optim.Optimizer`, also as Accelerate wraps it; what is not readable is recorded by update
-            size and alignment.
+            size and alignment. A list or dict of optimizers of one class is watched as one, whose step is a round of
+            theirs (docs/training.md).
         directory: where the run is kept, nothing else beside it; an existing run of the same optimizer is continued.
             None: in memory.
         model: only for the tensors' names; the one whose parameters the optimizer has.
@@ -73,13 +79,14 @@ class Monitor:
         strict: raise what goes wrong inside the monitor, instead of reporting it once and standing aside.
 
     Raises:
-        ValueError: for an optimizer without parameters, a model of other parameters, `coordinates` below 1, an unknown
-            rule, an `on_alert` that cannot be called, or a directory with another run or with other files.
+        ValueError: for an optimizer without parameters, several of different classes, a model of other parameters,
+            `coordinates` below 1, an unknown rule, an `on_alert` that cannot be called, or a directory with another run
+            or with other files.
     """
 
     def __init__(
         self,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | Mapping[Any, torch.optim.Optimizer],
         directory: str | Path | None = None,
         *,
         model: torch.nn.Module | None = None,
@@ -89,7 +96,7 @@ class Monitor:
         on_alert: Callable[[Alert], object] | None = None,
         strict: bool = False,
     ) -> None:
-        optimizer = facts.hookable(optimizer)
+        optimizer = facts.hookable(joined(optimizer))
         facts.check_optimizer(optimizer)
         facts.check_model(optimizer, model)
         self._limit = facts.coordinate_limit(coordinates)
@@ -114,15 +121,15 @@ class Monitor:
             self._say_unreadable(why_none(optimizer))
         if self.step:
             self._say_continued()
-        if any(other.optimizer is optimizer for other in list(OPEN)):
+        if any({*members(other.optimizer)} & {*members(optimizer)} for other in list(OPEN)):
             logger.warning(SECOND)
         OPEN.add(self)
-        self._handles: list[RemovableHandle] = [
-            optimizer.register_step_pre_hook(self._guarded(Monitor._before_step)),
-            optimizer.register_step_post_hook(self._guarded(Monitor._after_step)),
-        ]
-        if hasattr(optimizer, "_optimizer_load_state_dict_post_hooks"):  # some that wrap another have none
-            self._handles.append(optimizer.register_load_state_dict_post_hook(self._guarded(Monitor._state_loaded)))
+        self._outcomes: set[Outcome] = set()
+        self._parts: dict[torch.optim.Optimizer, list[tuple[Watcher, int]]] = {}
+        """Of several optimizers: whom each moves, with the place of the group in its own list."""
+        self._handles: list[RemovableHandle] = []
+        for member in members(optimizer):
+            self._hook_onto(member)
         left_open = "the process ended, or let go of the optimizer, with the monitor open"
         weakref.finalize(self, _finish_quietly, self._recorder, left_open, os.getpid())
 
@@ -234,6 +241,27 @@ class Monitor:
         else:
             self._finish(f"after an error: {type(error).__name__}: {error}", crashed=True)
 
+    def sample(self) -> bool:
+        """Take in the optimizer's newest state as a step where no hook saw it, and return whether there was one.
+
+        To be called between replays of a CUDA graph that holds `step()`: Python runs as such a graph is captured and
+        not as it is replayed. Steps between two samples are not seen; the stepsizes of two samples are compared if they
+        are of successive steps. A rule that needs to know θ before the step, as L2 in Adam does, is not summed, and
+        nothing is proved. Of an optimizer that counts its steps nothing is taken twice; one that does not, such as SGD,
+        is taken to have stepped.
+        """
+        before = self.step
+        if self._steps_unseen():
+            self._armed, self._proving = True, False
+            self._guarded(Monitor._after_step)()
+        return self.step > before
+
+    def _steps_unseen(self) -> bool:
+        """Return whether the optimizer counts more steps than were seen, or does not count."""
+        states = ((w, self.optimizer.state.get(w.view.param, {})) for w in self._recorder.watchers)
+        counts = [(w.counted, state.get("step")) for w, state in states if state or w.view.param.grad is not None]
+        return any(counter is None or float(counter) != counted for counted, counter in counts)
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to continue the sums exactly, to be saved with the user's checkpoint.
 
@@ -262,6 +290,15 @@ class Monitor:
 
     # --- hooks ---------------------------------------------------------------------------------------------
 
+    def _hook_onto(self, member: torch.optim.Optimizer) -> None:
+        several = isinstance(self.optimizer, Several)
+        before = partial(Monitor._before_member, member=member) if several else Monitor._before_step
+        after = partial(Monitor._after_member, member=member) if several else Monitor._after_step
+        self._handles.append(member.register_step_pre_hook(self._guarded(before)))
+        self._handles.append(member.register_step_post_hook(self._guarded(after)))
+        if hasattr(member, "_optimizer_load_state_dict_post_hooks"):  # some that wrap another have none
+            self._handles.append(member.register_load_state_dict_post_hook(self._guarded(Monitor._state_loaded)))
+
     # A step costs a small network little, and these two hooks a good part of it: they do what every step needs, and
     # leave the rest to steps that need it. Most of their time goes by in waiting for memory, so what counts is how much
     # code they touch.
@@ -272,15 +309,22 @@ class Monitor:
             self._prepare()
 
     def _prepare(self) -> None:
-        """Note what the coming step will overwrite, where a proof or a reader needs it."""
-        recorder, groups, states = self._recorder, self.optimizer.param_groups, self.optimizer.state
+        """Look whether the coming step is to be proved, and note what it will overwrite."""
         self._watch_new_groups()
+        self._proving = self._proves_next()
+        self._remember(self._recorder.watchers, dict(enumerate(self.optimizer.param_groups)), self.optimizer.state)
+
+    def _proves_next(self) -> bool:
         untried = isinstance(self._reader, Trial) and self._reader.rule is None
-        self._proving = untried or recorder.schedule.proves(self.step + 1)
-        if self._proving or (self._reader and any(map(self._reader.looks_ahead, groups))):
-            surveying = self.step < OPENING and sum(w.size for w in recorder.watchers) <= SURVEYED
+        return untried or self._recorder.schedule.proves(self.step + 1)
+
+    def _remember(self, watchers: Sequence[Watcher], groups: Groups, states: States) -> None:
+        """Note what the coming step will overwrite, where a proof or a reader needs it."""
+        reader = self._reader
+        if self._proving or (reader and any(reader.looks_ahead(groups[g]) for g in {w.group for w in watchers})):
+            surveying = self.step < OPENING and sum(w.size for w in self._recorder.watchers) <= SURVEYED
             with QUIET():
-                for w in recorder.watchers:
+                for w in watchers:
                     w.view.compiled = self._compiled
                     w.before(groups[w.group], states.get(w.view.param, {}), self._proving, surveying)
 
@@ -288,11 +332,11 @@ class Monitor:
         # A subclass that calls super().step() may fire the hooks twice, one pair inside the other. The inner post
         # hook disarms, so that the step counts once; the outer one sees whether more happened since.
         if not self._armed:
-            self._recheck()
+            self._recheck(self._recorder.watchers)
             return
         self._armed = False
         optimizer, recorder = self.optimizer, self._recorder
-        if getattr(optimizer, "found_inf", None) is not None and self._refused_by_scaler():
+        if getattr(optimizer, "found_inf", None) is not None and refused_by_scaler(optimizer):
             self._note_skip(skipped=True)
             return
         closer, stepped = self._measure()
@@ -301,9 +345,15 @@ class Monitor:
             self._look_anew()
             closer, stepped = self._measure()
             noteworthy = recorder.advance() if stepped else 0
-        if not stepped:
-            return
-        self._rates = facts.rates(optimizer.param_groups)  # a scheduler sets those of the next step before anybody asks
+        if stepped:
+            self._take_in(closer, noteworthy)
+
+    def _take_in(self, closer: Sequence[Watcher], noteworthy: int) -> None:
+        """Note and record what the newest step brought."""
+        recorder = self._recorder
+        self._rates = facts.rates(
+            self.optimizer.param_groups
+        )  # a scheduler sets those of the next step before anybody asks
         if closer or self._jumping:
             self._note_troubles(closer)
         if noteworthy & SICK or self._sick:
@@ -352,16 +402,71 @@ class Monitor:
         for glance in self._glances.values():
             glance.dissolve()
 
-    def _recheck(self) -> None:
+    def _recheck(self, watchers: Sequence[Watcher]) -> None:
         if self._proving:
-            for w in self._recorder.watchers:
+            for w in watchers:
                 w.recheck()
-            self._note_troubles(self._recorder.watchers)
+            self._note_troubles(watchers)
 
-    def _refused_by_scaler(self) -> bool:
-        """Return whether a loss scaler told a fused optimizer to leave the parameters alone."""
-        found = self.optimizer.found_inf  # type: ignore[attr-defined]
-        return isinstance(found, torch.Tensor) and bool(found.item())
+    # Of several optimizers each has two hooks of its own, which look closer at each of its tensors at once: where it
+    # steps in the backward pass its gradients are gone before the others have theirs.
+
+    def _before_member(self, member: torch.optim.Optimizer) -> None:
+        several = self._several
+        if member in several.stepped:
+            self._end_round()
+        if not several.stepped:
+            self._begin_round()
+        self._armed = True
+        self._remember(*self._part(member), member.state)
+
+    def _begin_round(self) -> None:
+        several, recorder = self._several, self._recorder
+        self._watch_new_groups()
+        self._proving = self._proves_next()
+        places = several.places
+        self._parts = {member: [] for member in several.members}
+        for w in recorder.watchers:
+            w.accumulator.idle()
+            which, place = places[w.group]
+            self._parts[several.members[which]].append((w, place))
+
+    def _after_member(self, member: torch.optim.Optimizer) -> None:
+        part, groups = self._part(member)
+        if not self._armed:
+            self._recheck(part)
+            return
+        self._armed = False
+        self._several.stepped.add(member)
+        if refused_by_scaler(member):
+            self._outcomes.add(Outcome.SKIPPED)
+        else:
+            with QUIET():
+                self._outcomes |= {
+                    w.after(groups[w.group], member.state.get(w.view.param, {}), self.step + 1, self._proving)
+                    for w in part
+                }
+        if self._several.round_is_full:
+            self._end_round()
+
+    def _part(self, member: torch.optim.Optimizer) -> tuple[list[Watcher], Groups]:
+        """Return whom a member moves, and its groups by their place among all."""
+        part = self._parts[member]
+        return [w for w, _ in part], {w.group: member.param_groups[place] for w, place in part}
+
+    @property
+    def _several(self) -> Several:
+        assert isinstance(self.optimizer, Several)
+        return self.optimizer
+
+    def _end_round(self) -> None:
+        """Take what the optimizers did since the last round as one step."""
+        outcomes, self._outcomes = self._outcomes, set()
+        self._several.stepped.clear()
+        if Outcome.STEPPED in outcomes:
+            self._take_in(self._recorder.watchers, self._recorder.advance())
+        else:
+            self._note_skip(Outcome.SKIPPED in outcomes)
 
     def _state_loaded(self) -> None:
         message = "the optimizer's state was replaced: the next stepsize is not compared with the last"
@@ -393,7 +498,7 @@ class Monitor:
                     raise
                 self._stand_aside(fault)
 
-        @torch.compiler.disable
+        @torch.compiler.disable  # type: ignore[untyped-decorator]
         def untraced() -> None:
             self._compiled = True
             guarded()
@@ -553,6 +658,8 @@ class Monitor:
         for handle in self._handles:
             handle.remove()
         try:
+            if self._outcomes and not self._stood_aside:
+                self._end_round()
             self._recorder.groups = self._schedules()
             self._alerts.close()
             with np.errstate(all="ignore"):
@@ -562,6 +669,12 @@ class Monitor:
                 raise
             if not self._stood_aside:
                 _say_unwritten(fault)
+
+
+def refused_by_scaler(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether a loss scaler told a fused optimizer to leave the parameters alone."""
+    found = getattr(optimizer, "found_inf", None)
+    return isinstance(found, torch.Tensor) and bool(found.item())
 
 
 def _finish_quietly(recorder: Recorder, message: str, owner: int) -> None:

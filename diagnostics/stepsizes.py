@@ -22,7 +22,6 @@ from .sampling import Coordinates
 Values = NDArray[np.floating]
 
 
-
 class Unreadable(ValueError):
     """What a reader raises to say, in its own words, that a tensor has no stepsize that it could state."""
 
@@ -465,7 +464,7 @@ def rebuilt_step(reader: Reader, view: View, now: Coefficients, v: Values) -> Va
 
 def slip(beta: float, t: float) -> float:
     """Return the relative error of 1 - β^t in float32, where β, its power and the difference are rounded each."""
-    power = beta**t
+    power: float = beta**t
     return 0.5 * float(torch.finfo(torch.float32).eps) * (1 + t * power) / (1 - power)
 
 
