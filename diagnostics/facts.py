@@ -21,13 +21,6 @@ from .store import FORMAT, META
 from .trace import COLUMNS
 
 
-def hookable(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Return the optimizer that takes the steps: one that only wraps it, as Accelerate's, has no hooks of its own."""
-    while not hasattr(optimizer, "_optimizer_step_post_hooks") and hasattr(optimizer, "optimizer"):
-        optimizer = optimizer.optimizer
-    return optimizer
-
-
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     """Raise for what cannot be watched at all."""
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -37,6 +30,11 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
         )
     if not any(group["params"] for group in optimizer.param_groups):
         raise ValueError("`optimizer` must have parameters to watch, got none; add them before the monitor.")
+
+
+def class_name(optimizer: torch.optim.Optimizer) -> str:
+    """Return the name of the class that takes the steps."""
+    return type(members(optimizer)[0]).__name__
 
 
 def run_directory(directory: object) -> Path | None:

@@ -30,7 +30,7 @@ from .recorder import Recorder
 from .sampling import Coordinates
 from .scalars import scalars
 from .schedule import OPENING, PROVED
-from .several import Several, joined, members
+from .several import Several, members, watchable
 from .trace import SUMS, Trace
 from .watcher import Outcome, Watcher, settled
 
@@ -96,39 +96,41 @@ class Monitor:
         on_alert: Callable[[Alert], object] | None = None,
         strict: bool = False,
     ) -> None:
-        optimizer = facts.hookable(joined(optimizer))
-        facts.check_optimizer(optimizer)
-        facts.check_model(optimizer, model)
+        watched: torch.optim.Optimizer = watchable(optimizer)
+        facts.check_optimizer(watched)
+        facts.check_model(watched, model)
         self._limit = facts.coordinate_limit(coordinates)
         if on_alert is not None and not callable(on_alert):
             raise ValueError(f"`on_alert` must be a function of an alert, got {type(on_alert).__name__}.")
-        self.optimizer, self.model, self.seed, self.strict = optimizer, model, seed, strict
+        self.optimizer, self.model, self.seed, self.strict = watched, model, seed, strict
         self.directory = facts.run_directory(directory)
-        self._reader = reader_of(optimizer)
+        self._reader = reader_of(watched)
         self._formula = self._reader and self._reader.formula  # a rule on trial may be settled later
-        self._rates = facts.rates(optimizer.param_groups)
+        self._rates = facts.rates(watched.param_groups)
         self._watched: set[int] = set()
         self._groups_seen: list[tuple[int, int]] = []
         self._glances: dict[int, Glance] = {}
         self._armed = self._proving = self._skipping = self._sick = self._jumping = False
         self._closed = self._stood_aside = self._compiled = False
         self._prepares = True
-        rules = facts.imagined_rules(optimizer, self._reader, what_if)
-        meta = facts.describe(optimizer, coordinates, seed, rules)
+        rules = facts.imagined_rules(watched, self._reader, what_if)
+        meta = facts.describe(watched, coordinates, seed, rules)
         self._recorder = Recorder(self.directory, meta, self._new_watchers(), rules)
         self._alerts = Alerts(self._recorder, on_alert)
         if self._reader is None:
-            self._say_unreadable(why_none(optimizer))
+            self._say_unreadable(why_none(watched))
         if self.step:
             self._say_continued()
-        if any({*members(other.optimizer)} & {*members(optimizer)} for other in list(OPEN)):
+        if any({*members(other.optimizer)} & {*members(watched)} for other in list(OPEN)):
             logger.warning(SECOND)
         OPEN.add(self)
+        self._loaded_at = -1
+        self._after = self._guarded(Monitor._after_step)
         self._outcomes: set[Outcome] = set()
         self._parts: dict[torch.optim.Optimizer, list[tuple[Watcher, int]]] = {}
         """Of several optimizers: whom each moves, with the place of the group in its own list."""
         self._handles: list[RemovableHandle] = []
-        for member in members(optimizer):
+        for member in members(watched):
             self._hook_onto(member)
         left_open = "the process ended, or let go of the optimizer, with the monitor open"
         weakref.finalize(self, _finish_quietly, self._recorder, left_open, os.getpid())
@@ -223,7 +225,7 @@ class Monitor:
         """Write the report of the run as it stands to one self-contained HTML file, and return its path."""
         from ..reports.page import render  # the one door from here up to the reports
 
-        name = self.directory.name if self.directory else type(self.optimizer).__name__
+        name = self.directory.name if self.directory else facts.class_name(self.optimizer)
         return render([(name, self.trace)], Path(path))
 
     def close(self) -> None:
@@ -253,7 +255,7 @@ class Monitor:
         before = self.step
         if self._steps_unseen():
             self._armed, self._proving = True, False
-            self._guarded(Monitor._after_step)()
+            self._after()
         return self.step > before
 
     def _steps_unseen(self) -> bool:
@@ -469,8 +471,10 @@ class Monitor:
             self._note_skip(Outcome.SKIPPED in outcomes)
 
     def _state_loaded(self) -> None:
-        message = "the optimizer's state was replaced: the next stepsize is not compared with the last"
-        self._recorder.note("state loaded", message)
+        if self._loaded_at != self.step:  # several optimizers are loaded one after the other
+            message = "the optimizer's state was replaced: the next stepsize is not compared with the last"
+            self._recorder.note("state loaded", message)
+        self._loaded_at = self.step
         self._look_anew()
         for w in self._recorder.watchers:
             w.reload(self.optimizer.state.get(w.view.param, {}))
@@ -566,8 +570,9 @@ class Monitor:
             self._recorder.add_scalar(f"precision/{name}", share)
 
     def _say_unreadable(self, why: str) -> None:
+        name = facts.class_name(self.optimizer)
         message = (
-            f"no elementwise stepsize is known for {type(self.optimizer).__name__}{why and f' ({why})'}; update size, "
+            f"no elementwise stepsize is known for {name}{why and f' ({why})'}; update size, "
             "update-to-weight ratio and alignment are recorded instead"
         )
         self._recorder.note("unreadable", message)

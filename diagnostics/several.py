@@ -50,15 +50,24 @@ def members(optimizer: torch.optim.Optimizer) -> tuple[torch.optim.Optimizer, ..
     return optimizer.members if isinstance(optimizer, Several) else (optimizer,)
 
 
-def joined(optimizer: Any) -> Any:
-    """Return a list or dict of optimizers as one; what is neither comes back as it is.
+def hookable(optimizer: Any) -> Any:
+    """Return the optimizer that takes the steps: one that only wraps it, as Accelerate's, has no hooks of its own."""
+    while not hasattr(optimizer, "_optimizer_step_post_hooks") and hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def watchable(optimizer: Any) -> Any:
+    """Return what takes the steps, as one optimizer where a list or dict of them is given.
+
+    What is none of these comes back as it is.
 
     Raises:
         ValueError: for none, for what is no optimizer, or for optimizers of more than one class.
     """
     if not isinstance(optimizer, (Mapping, list, tuple)):
-        return optimizer
-    given = list(optimizer.values() if isinstance(optimizer, Mapping) else optimizer)
+        return hookable(optimizer)
+    given = [hookable(one) for one in (optimizer.values() if isinstance(optimizer, Mapping) else optimizer)]
     strange = [type(one).__name__ for one in given if not isinstance(one, torch.optim.Optimizer)]
     if strange or not given:
         raise ValueError(

@@ -470,6 +470,48 @@ def test_the_record_of_optimizers_in_backward_is_that_of_one_optimizer(make, coo
     assert [t.name for t in several.tensors] == [t.name for t in one.tensors]
 
 
+def test_the_edge_of_optimizers_in_backward_is_that_of_one_optimizer():
+    edges, x = [], torch.ones(4, 6)
+
+    def watch(optimizer, model):
+        monitor = Monitor(optimizer, model=model, strict=True)
+        edges.append(lambda: monitor.edge(lambda: model(x).square().mean()))
+
+    in_backward(watch, dict, MADE["adamw"])
+    model = network()
+    optimizer = adamw(model)
+    watch(optimizer, model)
+    fit(model, updates(optimizer))
+    several, one = (edge() for edge in edges)
+    assert several.ratio == pytest.approx(one.ratio, rel=1e-6)
+
+
+def test_several_optimizers_that_nobody_can_read_are_told_of_by_their_class(caplog):
+    (p, q), both = two(2, 3, make=torch.optim.Rprop)
+    monitor = Monitor(both, strict=True)
+    move(p, both[0])
+    move(q, both[1])
+    assert monitor.step == 1
+    assert caplog.text.count("is known for Rprop") == 1
+    assert monitor.trace.total("g2")[-1] == 5
+
+
+def test_a_class_that_moves_weights_after_its_parents_step_is_not_believed_among_several_either():
+    class Shrinking(torch.optim.AdamW):
+        def step(self, closure=None):
+            super().step(closure)
+            self.param_groups[0]["params"][0].data.mul_(0.9)
+
+    torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))])  # patches AdamW.step, so that the hooks fire twice
+    (p, q), both = two(2, 3, make=Shrinking)
+    monitor = Monitor(both, strict=True)
+    for _ in range(3):
+        move(p, both[0])
+        move(q, both[1])
+    assert monitor.step == 3
+    assert [tensor.formula for tensor in monitor.trace.tensors] == [None, None]
+
+
 def two(*sizes, make=MADE["adamw"]):
     params = [torch.nn.Parameter(torch.ones(size)) for size in sizes]
     return params, [make([p]) for p in params]
@@ -528,8 +570,8 @@ def test_a_group_that_one_of_several_gets_later_is_watched_as_its_own():
 
 
 def test_what_several_optimizers_may_be():
-    (p, q), (first, second) = two(2, 3)
-    with pytest.raises(ValueError, match="got AdamW and SGD; .* give each class a monitor of its own"):
+    (p, q), (first, _) = two(2, 3)
+    with pytest.raises(ValueError, match=r"got AdamW and SGD; .* give each class a monitor of its own"):
         Monitor([first, torch.optim.SGD([q], lr=0.1)])
     with pytest.raises(ValueError, match="list or dict, got an empty one"):
         Monitor([])
@@ -547,7 +589,7 @@ def test_the_state_of_several_is_loaded_one_by_one():
         move(p, both[0])
         move(q, both[1])
     assert monitor.step == 40
-    assert {event.kind for event in monitor.trace.events} == {"state loaded"}
+    assert [event.kind for event in monitor.trace.events] == ["state loaded"]
 
 
 @way("a group that comes later", events=["group added"])
