@@ -5,9 +5,11 @@ import gc
 import io
 import math
 import pickle
+import re
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -829,6 +831,17 @@ def assert_unchanged(one: Way):
         assert all(np.isfinite(trace.column(name)).all() for name in ("a", "b", "c", "c_plus"))
     str(monitor.diagnose())
     monitor.close()
+
+
+def test_the_page_names_every_way_and_its_tests_exist():
+    tests = Path(__file__).parents[1]
+    files = {path.name: path.read_text() for path in tests.rglob("test_*.py")}
+    page = (tests.parent / "docs" / "training.md").read_text()
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)(?:\[([^`]*)\])?`", page)
+    assert all(f"\ndef {test}(" in files[file] for file, test, _ in named)
+    assert {name for _, test, name in named if test == "test_a_way_of_training"} == set(WAYS)
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "**" not in line.split("|")[1]]
+    assert all("::test_" in row for row in rows[1:])
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own
