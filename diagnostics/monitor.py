@@ -248,12 +248,12 @@ class Monitor:
 
         To be called between replays of a CUDA graph that holds `step()`: Python runs as such a graph is captured and
         not as it is replayed. Steps between two samples are not seen; the stepsizes of two samples are compared if they
-        are of successive steps. A rule that needs to know θ before the step, as L2 in Adam does, is not summed, and
-        nothing is proved. Of an optimizer that counts its steps nothing is taken twice; one that does not, such as SGD,
-        is taken to have stepped.
+        are of successive steps. The gradients must stand as the step met them. A rule that needs to know θ before the
+        step, as L2 in Adam does, is not summed, and nothing is proved. Of an optimizer that counts its steps nothing is
+        taken twice; one that does not, such as SGD, is taken to have stepped. On a closed monitor it does nothing.
         """
         before = self.step
-        if self._steps_unseen():
+        if not self._closed and self._steps_unseen():
             self._armed, self._proving = True, False
             self._after()
         return self.step > before

@@ -9,6 +9,7 @@ import re
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from stepscope import Monitor
+from stepscope import Monitor, Trace
 from stepscope.diagnostics import monitor as monitor_module
 
 STEPS = 40
@@ -569,6 +570,48 @@ def test_a_group_that_one_of_several_gets_later_is_watched_as_its_own():
     assert trace.column("steps")[-1].tolist() == [40, 40, 20]
     assert trace.groups["lr"][-1].tolist() == [0.01, 0.01, 0.5]
     assert [event.kind for event in trace.events] == ["group added"]
+
+
+def test_optimizers_in_a_container_are_passed_as_its_list():
+    class Container(torch.optim.Optimizer):
+        def __init__(self, optimizers):
+            super().__init__([p for one in optimizers for group in one.param_groups for p in group["params"]], {})
+            self.optimizers = optimizers
+
+        def step(self, closure=None):
+            for one in self.optimizers:
+                one.step()
+
+    model = network()
+    container = Container([MADE["adamw"](part.parameters()) for part in (model[0], model[2])])
+    monitor = Monitor(container.optimizers, model=model, strict=True)
+    fit(model, updates(container))
+    assert monitor.step == STEPS
+    assert list(monitor.trace.events) == []
+    assert all(tensor.formula for tensor in monitor.trace.tensors)
+
+
+def test_steps_may_come_from_another_thread(tmp_path):
+    def record(directory, run):
+        model = network()
+        optimizers = [MADE["adamw"]([p]) for p in model.parameters()]
+        with Monitor(optimizers, directory, model=model, strict=True) as monitor:
+
+            def step(_):
+                for optimizer in optimizers:
+                    run(optimizer.step)
+                    optimizer.zero_grad()
+
+            fit(model, step)
+            monitor._recorder.commit()
+        return Trace.load(directory).values
+
+    def elsewhere(call):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(call).result()
+
+    there, here = record(tmp_path / "there", elsewhere), record(tmp_path / "here", lambda call: call())
+    np.testing.assert_array_equal(there, here)
 
 
 def test_what_several_optimizers_may_be():
