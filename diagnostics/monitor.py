@@ -502,6 +502,7 @@ class Monitor:
                     raise
                 self._stand_aside(fault)
 
+        # This loads no compiler: the making of any torch optimizer has.
         @torch.compiler.disable  # type: ignore[untyped-decorator]
         def untraced() -> None:
             self._compiled = True

@@ -432,6 +432,32 @@ def test_replays_between_samples_are_not_seen(monkeypatch):
     assert {event.kind for event in monitor.trace.events} == {"step jump"}
 
 
+def test_what_samples_cannot_know_is_not_added_up(monkeypatch):
+    """L2 needs θ as it was before the step."""
+    model = network()
+    monitor = replayed(model, torch.optim.Adam(model.parameters(), weight_decay=0.1), 1, monkeypatch)
+    assert monitor.step == STEPS
+    assert monitor.trace.total("a")[-1] == 0
+    assert list(monitor.trace.events) == []
+
+
+def test_samples_after_the_steps_of_a_warm_up_are_proved_by_it(monkeypatch):
+    model = network()
+    optimizer = adamw(model)
+    with Monitor(optimizer, model=model, strict=True) as monitor:
+        fit(model, updates(optimizer), count=3)
+        assert not monitor.sample()
+        with monkeypatch.context() as capturing:
+            capturing.setattr(monitor, "_on_gpu", True)
+            capturing.setattr(monitor_module, "_is_captured", lambda: True)
+            fit(model, lambda _: optimizer.step(), count=1)
+        assert monitor.step == 3
+        assert monitor.sample()
+    assert not monitor.sample()
+    assert monitor.step == 4
+    assert monitor.trace.total("compared")[-1] == 3 * sum(p.numel() for p in model.parameters())
+
+
 # --- optimizers that come, go and come several ---------------------------------------------------------------
 
 
