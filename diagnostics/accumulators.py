@@ -40,7 +40,8 @@ PER_COORDINATE = 4
 class Coefficients(NamedTuple):
     """The scalars of one step's rule: e = lr·gain/(scale·sqrt(v) + eps).
 
-    What e multiplies is nesterov·g + (1 - nesterov)·m, with m the average of the gradients that fades by `beta1`.
+    What e multiplies is nesterov·g + (1 - nesterov)·m, with m the average of the gradients that fades by `beta1`; v is
+    the average of their squares that fades by `beta2`, where that can be said.
     """
 
     lr: float
@@ -49,6 +50,7 @@ class Coefficients(NamedTuple):
     eps: float
     beta1: float = 0.0
     nesterov: float = 0.0
+    beta2: float = 0.0
 
     def packed(self) -> bytes:
         """Return them as the sums hold them; tensors of one group share them, and packing them takes longest."""
@@ -75,7 +77,7 @@ class Accumulators:
         self._root, self._each = np.zeros(0), np.zeros((PER_COORDINATE, 0))
         self._index, self._lead = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._scratch, self._unkept = np.zeros((3, one_step.BLOCK)), np.zeros((PER_COORDINATE, one_step.BLOCK))
-        self._layout, self._jobs = np.zeros((0, 4), np.int64), np.zeros((0, one_step.JOB), np.int64)
+        self._layout, self._jobs = np.zeros((0, 5), np.int64), np.zeros((0, one_step.JOB), np.int64)
         self._rules, self._then = (np.zeros((0, len(Coefficients._fields))) for _ in range(2))
         self._counts = np.zeros(0)
         self._held: list[object] = []
@@ -89,15 +91,21 @@ class Accumulators:
         """The coefficients of every tensor's newest step, `(tensors, 6)`."""
         return self._then
 
-    def extend(self, coordinates: Sequence[Coordinates]) -> list[Accumulator]:
-        """Make room for more tensors; return a handle for every row, the old ones included. `tie` comes next."""
+    def extend(self, coordinates: Sequence[Coordinates], rooted: Sequence[bool]) -> list[Accumulator]:
+        """Make room for more tensors; return a handle for every row, the old ones included. `tie` comes next.
+
+        Of tensors that are not `rooted` sqrt(v) is not kept from step to step, see `fading.py`.
+        """
         more = len(coordinates)
-        sizes = [(c.watched, 0 if c.index is None else c.watched, c.numel, c.lead) for c in coordinates]
-        self._layout = np.concatenate([self._layout, np.array(sizes, np.int64).reshape(-1, 4)])
+        sizes = [
+            (c.watched, 0 if c.index is None else c.watched, c.numel, c.lead, c.watched if keeps else 0)
+            for c, keeps in zip(coordinates, rooted, strict=True)
+        ]
+        self._layout = np.concatenate([self._layout, np.array(sizes, np.int64).reshape(-1, 5)])
         self._index = np.concatenate([self._index, *(c.index for c in coordinates if c.index is not None)])
-        watched, sampled = self._layout[:, 0], self._layout[:, 1]
+        sampled, kept = self._layout[:, 1], self._layout[:, 4]
         self._lead = np.concatenate([self._lead, *(c.lead_index for c in coordinates)])
-        self._root = np.pad(self._root, (0, watched.sum() - len(self._root)))
+        self._root = np.pad(self._root, (0, kept.sum() - len(self._root)))
         self._each = np.pad(self._each, ((0, 0), (0, sampled.sum() - self._each.shape[1])))
         self.rms2_max, self._counts = np.pad(self.rms2_max, (0, more)), np.pad(self._counts, (0, more))
         self.last, self.sums, self._then, self._rules = (
@@ -109,7 +117,7 @@ class Accumulators:
         self._coordinates += coordinates
         if not rows:  # all parameters are lazy yet
             return []
-        roots, eaches = np.split(self._root, watched.cumsum()[:-1]), np.split(self._each, sampled.cumsum()[:-1], axis=1)
+        roots, eaches = np.split(self._root, kept.cumsum()[:-1]), np.split(self._each, sampled.cumsum()[:-1], axis=1)
         each_its = zip(self._coordinates, roots, eaches, strict=True)
         return [Accumulator(self, row, *its) for row, its in enumerate(each_its)]
 
@@ -155,7 +163,7 @@ class Accumulators:
         }
         sizes = {
             one_step.TENSORS: len(self._jobs),
-            one_step.WATCHED: len(self._root),
+            one_step.ROOTED: len(self._root),
             one_step.SAMPLED: len(self._index),
             one_step.LEADING: len(self._lead),
             one_step.MEMBERS: alternatives.now.shape[1],
@@ -192,7 +200,7 @@ class Accumulator:
     def __init__(self, home: Accumulators, row: int, coordinates: Coordinates, root: Array, each: Array) -> None:
         self.row = row
         self.root = root
-        """sqrt(v) of the newest step, `(watched,)`; zero before the first."""
+        """sqrt(v) of the newest step, `(watched,)`; zero before the first; empty where it is not kept."""
         self.each = each
         """a, b, c and c_plus per coordinate of a sample, `(4, watched)`; `(4, 0)` where all are watched."""
         self.last, self.then = home.last[row], home.then[row]
@@ -261,9 +269,3 @@ class Accumulator:
         """Compare the next stepsize with nothing: what comes is not the successor of what was."""
         self.root[:] = 0.0
         self.then[:] = 0.0
-
-    def stepsizes(self) -> Array:
-        """Return the newest stepsizes of the coordinates that have taken a step, in no special order."""
-        lr, gain, scale, eps = self.then[:4]
-        stepsizes: Array = lr * (gain / (scale * self.root[self.root > 0] + eps))
-        return stepsizes

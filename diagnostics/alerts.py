@@ -355,7 +355,7 @@ class Alerts:
         self._grown |= dict.fromkeys(rows, self._recorder.step)
         w, decay = self._recorder.watchers[p], self._decays[p]
         stepsize, gradient = decay.stepsize / decay.first[0], math.exp((decay.first[1] - math.log(last[p, G2])) / 2)
-        root = w.accumulator.then[SCALE] * float(np.median(w.accumulator.root))
+        root = w.accumulator.then[SCALE] * float(np.median(w.lead_roots()))
         return self._alert(
             "stepsize growth",
             p,
@@ -444,7 +444,7 @@ class Alerts:
         if w.reader is None:
             return np.empty(0), np.empty(0)
         lr, gain, scale, eps = w.accumulator.then[:4]
-        root = w.accumulator.root[w.coordinates.lead_index]
+        root = w.lead_roots()
         e = np.where(root > 0, lr * gain / (scale * root + eps), 0.0)
         return e, self._recorder.stretches.momentum[begin : begin + len(e)]
 

@@ -129,6 +129,9 @@ class Glance:
             if gradient is None or not gradient.is_cpu or w.reader is None or (stored and stored not in state):
                 left.append(w)
                 continue
+            if not w.rooted and not self._reader.fades(group):
+                left.append(w)
+                continue
             counter = state.get("step")
             count = float(step if counter is None else counter)
             if counter is not None and count - 1 != w.counted:

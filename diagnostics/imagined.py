@@ -262,7 +262,7 @@ def stepsize(
 
     `old` is the gradient of n steps ago.
     """
-    lr, gain, scale, eps_run, beta1, _ = coefficients
+    lr, gain, scale, eps_run, beta1, _, _ = coefficients
     kind, beta2, eps, n = rule
     if kind == AS_RUN:
         divide(v_run, lr * gain, scale, eps_run, e)

@@ -32,7 +32,7 @@ from .scalars import scalars
 from .schedule import OPENING, PROVED
 from .several import Several, members, watchable
 from .trace import SUMS, Trace
-from .watcher import Outcome, Watcher, settled
+from .watcher import Outcome, Watcher, kept_as, settled
 
 if TYPE_CHECKING:
     from .diagnosis import Diagnosis
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("stepscope")
 NONFINITE = SUMS.index("nonfinite")
 SURVEYED = 2**22
-"""Elements of a model up to which all coordinates are summed in the opening: it copies the second moment each step."""
+"""Elements of a model up to which all coordinates are summed in the opening though a sample is watched: it copies the
+second moment in each step."""
 
 
 OPEN: weakref.WeakSet[Monitor] = weakref.WeakSet()
@@ -324,7 +325,9 @@ class Monitor:
         """Note what the coming step will overwrite, where a proof or a reader needs it."""
         reader = self._reader
         if self._proving or (reader and any(reader.looks_ahead(groups[g]) for g in {w.group for w in watchers})):
-            surveying = self.step < OPENING and sum(w.size for w in self._recorder.watchers) <= SURVEYED
+            surveying = self.step < OPENING and (
+                self._limit is None or sum(w.size for w in self._recorder.watchers) <= SURVEYED
+            )
             with QUIET():
                 for w in watchers:
                     w.view.compiled = self._compiled
@@ -537,13 +540,23 @@ class Monitor:
                     self._watched.add(id(param))
                     name = names[id(param)]
                     coordinates = Coordinates(param, self._limit, self.seed, name)
-                    fresh.append(Watcher(param, name, g, coordinates, self._reader))
+                    fresh.append(
+                        Watcher(param, name, g, coordinates, self._reader, self._needs_roots(coordinates, group))
+                    )
+                    fresh[-1].waits = isinstance(self.optimizer, Several)
                     by_group.setdefault(g, []).append(fresh[-1])
         if self._reader is not None:
             self._glances = {g: Glance(watchers, self._reader) for g, watchers in by_group.items()}
         self._groups_seen = [] if waiting else self._group_sizes()
         self._on_gpu = any(w.view.param.is_cuda for watchers in by_group.values() for w in watchers)
         return fresh
+
+    def _needs_roots(self, coordinates: Coordinates, group: Mapping[str, Any]) -> bool:
+        """Return whether sqrt(v) of a tensor has to be kept from step to step."""
+        reader = self._reader
+        if isinstance(self.optimizer, Several):
+            return True
+        return not (coordinates.large and reader and reader.fades(group) and kept_as(reader, group))
 
     def _group_sizes(self) -> list[tuple[int, int]]:
         # The last parameter's identity as well: a list may be exchanged for another of the same length.

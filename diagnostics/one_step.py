@@ -9,6 +9,7 @@ from numba import carray  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
 from .compiled import compiled, inner, pointer
+from .fading import add_long, add_short
 from .imagined import imagine, meet, outstanding
 from .signals import BLOCKS, WIDTH, look
 from .trace import SUMS
@@ -17,6 +18,8 @@ Array = NDArray[np.float64]
 
 ACTIVE, NONFINITE, RMS2, STEPS = (SUMS.index(name) for name in ("active", "nonfinite", "rms2", "steps"))
 COLUMNS = len(SUMS)
+TERMS = 7
+"""Coefficients of a step."""
 BLOCK = 4096
 """Coordinates that the compiled loop holds at a time; the arrays for so many lie in a second-level cache."""
 SCANNED = 2**14
@@ -32,7 +35,7 @@ whether the job stands until it is withdrawn; where the optimizer's own counter 
 rule. The address of g stands apart, as it changes in every step."""
 
 (
-    TENSORS, WATCHED, SAMPLED, LEADING, MEMBERS, RULES, LAG, KEPT,
+    TENSORS, ROOTED, SAMPLED, LEADING, MEMBERS, RULES, LAG, KEPT,
     JOBS, GRADIENTS, COUNTS, LAYOUT, INDEX, LEAD, ROOT, EACH, UNKEPT, SCRATCH, COEFFICIENTS, THEN, LAST, SUM, RMS2_MAX,
     STRETCH, MOMENTUM, OWED, UNIT,
     NUMBERS, IMAGINED, STEPPED, NOW, STATE, PAST, RULE_COUNTS, RULE_SUMS, RULE_STRETCH,
@@ -113,6 +116,17 @@ def unsound(address: int, size: int, numel: int) -> int:
     return found
 
 
+@inner()
+def add_unrooted(v: int, g: int, size: int, numel: int, now: Array, then: Array, out: Array) -> None:
+    """Write the sums of one step of a tensor without a memory to `out`; `v` and `g` are addresses."""
+    if size == 4:
+        short = carray(pointer(v), numel, np.float32), carray(pointer(g), numel, np.float32)  # type: ignore[call-arg]
+        add_short(short[0], short[1], now, then, out)
+    else:
+        long = carray(pointer(v), numel, np.float64), carray(pointer(g), numel, np.float64)  # type: ignore[call-arg]
+        add_long(long[0], long[1], now, then, out)
+
+
 @compiled
 def take_step(table: NDArray[np.int64], slot: int) -> int:  # noqa: PLR0912, PLR0915 - one pass
     """Add one step of every tensor that has a job, and strike what does not stand; return what is noteworthy, as bits.
@@ -123,11 +137,11 @@ def take_step(table: NDArray[np.int64], slot: int) -> int:  # noqa: PLR0912, PLR
     jobs, counts = integers(table[JOBS], (n, JOB)), doubles(table[COUNTS], (n,))
     if not advanced(jobs, counts):
         return STALE
-    gradients, layout = integers(table[GRADIENTS], (n,)), integers(table[LAYOUT], (n, 4))
+    gradients, layout = integers(table[GRADIENTS], (n,)), integers(table[LAYOUT], (n, 5))
     index, lead = integers(table[INDEX], (table[SAMPLED],)), integers(table[LEAD], (table[LEADING],))
-    root, each = doubles(table[ROOT], (table[WATCHED],)), doubles(table[EACH], (4, table[SAMPLED]))
+    root, each = doubles(table[ROOT], (table[ROOTED],)), doubles(table[EACH], (4, table[SAMPLED]))
     unkept, scratch = doubles(table[UNKEPT], (4, BLOCK)), doubles(table[SCRATCH], (3, BLOCK))
-    coefficients, then = doubles(table[COEFFICIENTS], (n, 6)), doubles(table[THEN], (n, 6))
+    coefficients, then = doubles(table[COEFFICIENTS], (n, TERMS)), doubles(table[THEN], (n, TERMS))
     last, sums = doubles(table[LAST], (n, COLUMNS)), doubles(table[SUM], (n, COLUMNS))
     rms2_max, stretch = doubles(table[RMS2_MAX], (n,)), doubles(table[STRETCH], (6, table[LEADING]))
     momentum, owed = doubles(table[MOMENTUM], (table[LEADING],)), doubles(table[OWED], (table[LEADING],))
@@ -141,15 +155,15 @@ def take_step(table: NDArray[np.int64], slot: int) -> int:  # noqa: PLR0912, PLR
     at = at_sampled = at_lead = at_rules = 0
     sick = False
     for p in range(n):
-        watched, sampled, numel, leading = layout[p]
+        watched, sampled, numel, leading, rooted = layout[p]
         v_address, size, gathered, survey, before = jobs[p, :STEADY]
         g_address = gradients[p]
         now = coefficients[jobs[p, RULE]]
         if size > 0:
             chosen = none if gathered else index[at_sampled : at_sampled + sampled]
             last[p] = 0.0
-            for begin in range(0, watched, BLOCK):
-                end = min(begin + BLOCK, watched)
+            for begin in range(0, rooted, BLOCK):
+                end = min(begin + BLOCK, rooted)
                 m = end - begin
                 load(v_address, size, chosen, numel, begin, v[:m])
                 load(g_address, size, chosen, numel, begin, g[:m])
@@ -163,6 +177,8 @@ def take_step(table: NDArray[np.int64], slot: int) -> int:  # noqa: PLR0912, PLR
                 for k in range(COLUMNS):
                     if k != RMS2:
                         last[p, k] *= watched / numel  # as if the sample had been like the whole
+            elif not rooted:
+                add_unrooted(v_address, g_address, size, watched, now, then[p], last[p])
             elif sampled and numel <= SCANNED and not gathered:
                 last[p, NONFINITE] = unsound(g_address, size, numel) * watched / numel
             # The members of the harm test: the first of a sample, and a sample of their own where all are watched.
@@ -188,7 +204,7 @@ def take_step(table: NDArray[np.int64], slot: int) -> int:  # noqa: PLR0912, PLR
             counts[p] += 1.0
             if not jobs[p, STEADY]:
                 jobs[p, SIZE] = 0
-        at, at_sampled, at_lead = at + watched, at_sampled + sampled, at_lead + leading
+        at, at_sampled, at_lead = at + rooted, at_sampled + sampled, at_lead + leading
         at_rules += imagined[p]
         sick |= last[p, NONFINITE] > 0
         if last[p, RMS2] > rms2_max[p]:  # noqa: PLR1730 - not so for NaN
@@ -252,7 +268,7 @@ def drift(
 
     With e·m goes what the momentum owes more than before, see `drift.py`.
     """
-    lr, gain, scale, eps, beta1, nesterov = now
+    lr, gain, scale, eps, beta1, nesterov, _ = now
     to_come = outstanding(beta1, nesterov) / lr if lr > 0.0 else 0.0
     m, owed, unit = held
     sum_em, sum_g, sum_e = steps
@@ -290,8 +306,8 @@ def accumulate(  # noqa: PLR0915 - one pass
     active = compared = rising = bound = nonfinite = 0.0
     a = b = c = c_plus = e2 = delta2 = 0.0
     c_lr = c_bias = c_v = rise_lr = rise_bias = rise_v = g2 = rms2 = 0.0
-    lr, gain, scale, eps, _, _ = now
-    lr0, gain0, scale0, eps0, _, _ = then
+    lr, gain, scale, eps, _, _, _ = now
+    lr0, gain0, scale0, eps0, _, _, _ = then
     each_a, each_b, each_c, each_rise = each
     # Without a second moment (scale = 0) there is no root for eps to outweigh.
     floor = eps if scale > 0.0 else 0.0

@@ -97,7 +97,9 @@ class Recorder:
         more = len(watchers)
         self.base_error = np.pad(self.base_error, ((0, more), (0, 0)))
         for watcher, row in zip(
-            self.watchers, self.accumulators.extend([w.coordinates for w in watchers]), strict=True
+            self.watchers,
+            self.accumulators.extend([w.coordinates for w in watchers], [w.rooted for w in watchers]),
+            strict=True,
         ):
             watcher.accumulator = row
         row_bytes = 8 * len(COLUMNS) * max(1, len(self.watchers))

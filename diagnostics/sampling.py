@@ -17,6 +17,9 @@ NUMPY_DTYPES = (torch.float32, torch.float64)
 
 NO_INDEX = np.empty(0, np.int64)
 
+LARGE = 4096
+"""Elements of a tensor above which nothing is kept for each, where it can be helped."""
+
 LEAD = 256
 """Coordinates per tensor on which the harm test runs: it keeps 51 numbers for each, so it takes fewer than the sums."""
 
@@ -52,6 +55,11 @@ class Coordinates:
             and tensor.numel() == self.numel > 0
             and tensor.is_contiguous()
         )
+
+    @property
+    def large(self) -> bool:
+        """Whether all coordinates are watched of a tensor so large that keeping a number for each would be felt."""
+        return self.index is None and self.numel > LARGE
 
     @property
     def sampled(self) -> NDArray[np.int64]:

@@ -12,8 +12,9 @@ from .one_step import load
 
 Array = NDArray[np.float64]
 
-QUANTILES = 5
+LEVELS = (0.0, 0.01, 0.5, 0.99, 1.0)
 """The smallest stepsize, 1, 50 and 99 %, and the largest."""
+QUANTILES = len(LEVELS)
 SQUARE = QUANTILES
 """The mean square of θ; behind it the variances of the sums per coordinate."""
 ENTRIES = SQUARE + 1 + 4
@@ -54,7 +55,7 @@ def snapshot(
     `(4, watched)`. θ lies at the address `theta`, in elements of `size` bytes, at `index`, or everywhere.
     """
     out[:] = math.nan
-    lr, gain, scale, eps, _, _ = then
+    lr, gain, scale, eps, _, _, _ = then
     e = np.empty(len(root))
     active = 0
     for i in range(len(root)):
@@ -62,7 +63,7 @@ def snapshot(
             e[active] = lr * (gain / (scale * root[i] + eps))
             active += 1
     if active > 0:
-        places = np.rint(np.array([0.0, 0.01, 0.5, 0.99, 1.0]) * (active - 1)).astype(np.int64)
+        places = np.rint(np.array(LEVELS) * (active - 1)).astype(np.int64)
         out[:QUANTILES] = np.partition(e[:active], places)[places]
     if size > 0:
         values = np.empty(len(index) if len(index) else numel)

@@ -111,6 +111,10 @@ class Reader(ABC):
     def remember(self, view: View, proving: bool) -> None:  # noqa: B027 - most readers need nothing
         """Note in `view.before` what the step will overwrite and is needed; `proving`: the self-check follows."""
 
+    def fades(self, group: Mapping[str, Any]) -> bool:
+        """Return whether v = β2·v + (1-β2)·g² with the g that stands after the step, and β2 among the coefficients."""
+        return False
+
     def looks_ahead(self, group: Mapping[str, Any]) -> bool:
         """Return whether a step must be prepared for by `remember`, or by noting θ, also when no proof follows."""
         return self.adds_decay_to_gradient(group)
@@ -174,7 +178,7 @@ class Adam(Reader):
         t, group = view.step, view.group
         beta1, beta2 = map(float, group["betas"])
         gain, scale = 1 / (1 - beta1**t), 1 / math.sqrt(1 - beta2**t)
-        return Coefficients(float(group["lr"]), gain, scale, float(group["eps"]), beta1)
+        return Coefficients(float(group["lr"]), gain, scale, float(group["eps"]), beta1, beta2=beta2)
 
     def stored(self, group: Mapping[str, Any]) -> str | None:
         """Return v, or its running maximum with amsgrad."""
@@ -185,6 +189,10 @@ class Adam(Reader):
     def second_moment(self, view: View) -> Values:
         """Return v, or its running maximum with amsgrad."""
         return view.take("max_exp_avg_sq" if view.group.get("amsgrad") else "exp_avg_sq")
+
+    def fades(self, group: Mapping[str, Any]) -> bool:
+        """Return whether v is the average and not its maximum; a subclass, whose v may be another, says so itself."""
+        return type(self) in (Adam, AdamW, NAdam, RAdam) and not group.get("amsgrad")
 
     def direction(self, view: View) -> Values:
         """Return the momentum, not bias-corrected."""
@@ -308,7 +316,11 @@ class RMSprop(Reader):
 
     def coefficients(self, view: View) -> Coefficients:
         """No bias correction."""
-        return Coefficients(view.number("lr"), 1.0, 1.0, view.number("eps"))
+        return Coefficients(view.number("lr"), 1.0, 1.0, view.number("eps"), beta2=view.number("alpha"))
+
+    def fades(self, group: Mapping[str, Any]) -> bool:
+        """Return whether v is not centred."""
+        return type(self) is RMSprop and not group["centered"]
 
     def stored(self, group: Mapping[str, Any]) -> str | None:
         """Return the second moment unless it is centred."""

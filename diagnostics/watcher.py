@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .accumulators import Accumulator, Coefficients
 from .sampling import NO_INDEX, NUMPY_DTYPES, Coordinates
-from .snapshot import ENTRIES, QUANTILES, SQUARE, snapshot
+from .snapshot import ENTRIES, LEVELS, QUANTILES, SQUARE, snapshot
 from .stepsizes import Reader, Unreadable, Values, View, rebuilt_step
 from .trace import ERRORS, INSTANTS, SUMS, TensorInfo
 
@@ -82,6 +82,7 @@ class Watcher:
         group: int,
         coordinates: Coordinates,
         reader: Reader | None,
+        rooted: bool = True,
     ) -> None:
         self.name, self.group, self.reader = name, group, reader
         self.coordinates = coordinates
@@ -89,6 +90,10 @@ class Watcher:
         """This tensor's row in the sums of all, handed over by their keeper."""
         self.view = View(param, coordinates)
         self.size = param.numel()
+        self.waits = False
+        """Whether others step before this step is added up, so that all must be copied; see `several.py`."""
+        self.rooted = rooted
+        """Whether sqrt(v) is kept from step to step; else v before a step is computed, see `fading.py`."""
         self.counted: float | None = None
         """The optimizer's own step counter at the newest step."""
         self.jump: float | None = None
@@ -122,7 +127,7 @@ class Watcher:
             view.before["theta"] = self.coordinates.take(view.param).copy()
         if self.reader:
             self.reader.remember(view, proving)
-            if surveying and self.coordinates.index is not None:
+            if surveying and (self.coordinates.index is not None or not self.rooted):
                 self.keep_second_moment(self.reader, group, state)
 
     def keep_second_moment(self, reader: Reader, group: Mapping[str, Any], state: Mapping[str, Any]) -> None:
@@ -140,7 +145,8 @@ class Watcher:
             return False
         if not self.accumulator.then.any():  # there is no step to compare with
             before = None
-        v, g = plain_copy(self.view.state[stored]), plain_copy(gradient)
+        both = self.view.state[stored], gradient
+        v, g = (x if self.coordinates.in_place(x) and not self.waits else plain_copy(x) for x in both)
         return self.accumulator.point(v, g, now.packed(), survey=True, before=before)
 
     def after(self, group: Mapping[str, Any], state: Mapping[str, Any], step: int, proving: bool) -> Outcome:
@@ -206,6 +212,8 @@ class Watcher:
         view.gradient = self.descent(gradient)
         if reader.adds_decay_to_gradient(view.group):
             view.gradient = view.gradient + view.number("weight_decay") * view.before["theta"]
+        if not self.rooted and not reader.fades(view.group):
+            raise Unreadable("its rule changed to one whose last second moment would have to be kept")
         now, v = reader.coefficients(view), reader.second_moment(view)
         touched = self.coordinates.touched(gradient)
         if touched is not None:
@@ -284,6 +292,39 @@ class Watcher:
         """Return the parameter at the watched coordinates, now."""
         return self.coordinates.take(self.view.param).astype(np.float64)
 
+    def roots(self) -> Array:
+        """Return sqrt(v) after the newest step, `(watched,)`; 0 where there is none."""
+        if self.rooted or not self.accumulator.then.any() or self.reader is None:
+            return self.accumulator.root
+        return np.sqrt(self.reader.second_moment(self.view), dtype=np.float64)
+
+    def lead_roots(self) -> Array:
+        """Return those of the members of the harm test."""
+        if self.rooted or self.reader is None:
+            return self.accumulator.root[self.coordinates.lead_index]
+        stored = kept_as(self.reader, self.view.group)
+        found = self.view.state.get(stored) if stored else None
+        roots = np.zeros(0) if found is None else np.sqrt(self.coordinates.take_lead(found), dtype=np.float64)
+        return roots
+
+    def quantiles_of_all(self, reader: Reader) -> Array:
+        """Return the quantiles of the stepsizes, `(5,)`, where no root is kept: those of v, which falls as e rises."""
+        v = reader.second_moment(self.view) if self.accumulator.then.any() else NOTHING
+        v = v[v > 0]
+        if len(v) == 0:
+            return np.full(QUANTILES, math.nan)
+        places = len(v) - 1 - np.rint(np.array(LEVELS) * (len(v) - 1)).astype(int)
+        lr, gain, scale, eps = self.accumulator.then[:4]
+        e: Array = lr * (gain / (scale * np.sqrt(np.partition(v, places)[places], dtype=np.float64) + eps))
+        return e
+
+    def stepsizes(self) -> Array:
+        """Return the newest stepsizes of the watched coordinates that have taken a step, in no special order."""
+        lr, gain, scale, eps = self.accumulator.then[:4]
+        roots = self.roots()
+        stepsizes: Array = lr * (gain / (scale * roots[roots > 0] + eps))
+        return stepsizes
+
     def quantiles(self) -> Array:
         """Return the smallest stepsize, the quantiles at 1, 50 and 99 %, and the largest, `(5,)`; NaN without one."""
         return self.instants(-1, math.nan)[len(ERRORS) : len(ERRORS) + QUANTILES]
@@ -299,6 +340,8 @@ class Watcher:
             place = theta.ctypes.data, 8 if len(theta) else 0, NO_INDEX, len(theta)
         snapshot(sums.root, sums.then, each, *place, found)
         quantiles = found[:QUANTILES] if self.reader else np.full(QUANTILES, math.nan)
+        if self.reader and not self.rooted:
+            quantiles = self.quantiles_of_all(self.reader)
         weight_rms = math.sqrt(found[SQUARE])
         _, update_rms, alignment = self.update if self.update[0] == step else (step, math.nan, math.nan)
         rms_max = rms_max if self.gauges else math.nan

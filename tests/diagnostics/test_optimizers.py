@@ -217,7 +217,7 @@ def test_the_parts_of_the_oscillation_add_up():
         optimizer.param_groups[0]["lr"] = 0.1 / math.sqrt(t)
         optimizer.step()
         if t in (1, 300):
-            ends.append(monitor._recorder.watchers[0].accumulator.stepsizes().sum())
+            ends.append(monitor._recorder.watchers[0].stepsizes().sum())
     trace = monitor.trace
     value = {name: trace.total(name)[-1] for name in ("c", "c_plus", "c_lr", "c_bias", "c_v", "rise_lr", "rise_v")}
     assert 2 * value["c_plus"] - value["c"] == pytest.approx(ends[1] - ends[0], rel=1e-9)

@@ -236,7 +236,7 @@ def test_the_stepsize_is_the_plain_twins(name):
             (watcher,) = monitor._recorder.watchers
             assert watcher.reader is not None, [e.message for e in monitor.trace.events]
             if expected.any():  # a first step may move nothing
-                assert np.allclose(watcher.accumulator.stepsizes(), expected.ravel(), rtol=1e-9, atol=0)
+                assert np.allclose(watcher.stepsizes(), expected.ravel(), rtol=1e-9, atol=0)
         # Also where the step leaves something else in `p.grad`.
         assert monitor.trace.total("g2")[-1] == pytest.approx(np.sum(GRADIENTS**2), rel=1e-9)
 
@@ -282,7 +282,7 @@ def test_a_fused_adam_is_read_whichever_decay_it_has(package, adam_w_mode, bias_
     group, v = monitor.optimizer.param_groups[0], monitor.optimizer.state[w]["exp_avg_sq"].numpy().ravel()
     c1, c2 = (1 - 0.9**40, 1 - 0.99**40) if bias_correction else (1.0, 1.0)
     expected = group["lr"] / c1 / (np.sqrt(v / c2) + group["eps"])
-    assert np.allclose(monitor._recorder.watchers[0].accumulator.stepsizes(), expected, rtol=1e-5)
+    assert np.allclose(monitor._recorder.watchers[0].stepsizes(), expected, rtol=1e-5)
 
 
 # --- optimizers that nobody has named --------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ def test_an_unknown_optimizer_is_read_by_the_rule_that_rebuilds_its_steps(correc
     c1, c2 = (1 - 0.9**30, 1 - 0.99**30) if corrected else (1.0, 1.0)
     eps = 1e-3 / math.sqrt(c2) if hat else 1e-3
     expected = 0.01 / c1 / (np.sqrt(monitor.optimizer.state[w]["exp_avg_sq"].numpy() / c2) + eps)
-    assert np.allclose(monitor._recorder.watchers[0].accumulator.stepsizes(), expected, rtol=1e-5)
+    assert np.allclose(monitor._recorder.watchers[0].stepsizes(), expected, rtol=1e-5)
     assert monitor.trace.tensors[0].formula == monitor._reader.rule.formula
 
 

@@ -1,0 +1,81 @@
+"""Sums of large tensors whose second moment before a step is computed and not kept."""
+
+import numpy as np
+import pytest
+import torch
+
+from stepscope import Monitor
+from stepscope.diagnostics import sampling
+from stepscope.diagnostics.trace import SUMS
+
+OPTIMIZERS = {
+    "adamw": lambda p: torch.optim.AdamW([p], lr=0.01, betas=(0.9, 0.95)),
+    "nadam": lambda p: torch.optim.NAdam([p], lr=0.01),
+    "radam": lambda p: torch.optim.RAdam([p], lr=0.01, betas=(0.9, 0.99)),
+    "rmsprop": lambda p: torch.optim.RMSprop([p], lr=0.01, alpha=0.9, eps=1e-3),
+    "adam with L2, whose g is not at hand": lambda p: torch.optim.Adam([p], lr=0.01, weight_decay=0.1),
+    "amsgrad, whose v is kept": lambda p: torch.optim.Adam([p], lr=0.01, amsgrad=True),
+}
+
+
+def train(make, steps, dtype=torch.float32, **settings):
+    """Return the monitor after steps whose gradients differ in size, are sometimes 0, and whose rate changes."""
+    generator = torch.Generator().manual_seed(0)
+    p = torch.nn.Parameter(torch.linspace(-1, 1, 5000).to(dtype))
+    size = torch.logspace(-3, 1, 5000).to(dtype)
+    optimizer = make(p)
+    monitor = Monitor(optimizer, coordinates="all", strict=True, **settings)
+    for t in range(steps):
+        noise = torch.randn(5000, generator=generator).to(dtype)
+        p.grad = size * (1 + noise) * (noise > -1.5)
+        optimizer.param_groups[0]["lr"] = 0.01 / (1 + t // 50)
+        optimizer.step()
+    return monitor
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-5), (torch.float64, 1e-9)])
+def test_nothing_kept_and_nothing_lost(make, dtype, tolerance, monkeypatch):
+    computed = train(make, 200, dtype).trace
+    monkeypatch.setattr(sampling, "LARGE", 10**9)
+    kept = train(make, 200, dtype).trace
+    for k, name in enumerate(SUMS):
+        assert computed.values[-1, 0, k] == pytest.approx(kept.values[-1, 0, k], rel=tolerance), name
+    np.testing.assert_allclose(computed.values[-1], kept.values[-1], rtol=tolerance)
+    assert computed.drift is not None
+    np.testing.assert_allclose(computed.drift.gram_dg, kept.drift.gram_dg, rtol=tolerance)
+
+
+def test_no_number_is_kept_for_each_coordinate():
+    monitor = train(OPTIMIZERS["adamw"], 30)
+    watcher = monitor._recorder.watchers[0]
+    assert watcher.accumulator.root.size == watcher.accumulator.each.size == 0
+    lr, beta2, t = 0.01, 0.95, 30
+    state = next(iter(monitor.optimizer.state.values()))
+    root = state["exp_avg_sq"].double().sqrt().numpy() / np.sqrt(1 - beta2**t)
+    np.testing.assert_allclose(watcher.stepsizes(), lr / (1 - 0.9**t) / (root + 1e-8), rtol=1e-6)
+
+
+def test_a_rule_that_begins_to_need_the_last_v_is_not_read_on():
+    p = torch.nn.Parameter(torch.ones(5000))
+    optimizer = torch.optim.Adam([p], lr=0.01)
+    monitor = Monitor(optimizer, coordinates="all", strict=True)
+    for t in range(40):
+        p.grad = torch.full_like(p, 1.0 + t % 3)
+        if t == 30:
+            optimizer.param_groups[0]["amsgrad"] = True
+            optimizer.state[p]["max_exp_avg_sq"] = torch.zeros_like(p)
+        optimizer.step()
+    (event,) = [e for e in monitor.trace.events if e.kind == "unreadable"]
+    assert event.step == 31
+    assert "its rule changed" in event.message
+    assert np.isnan(monitor.trace.column("a")[-1]).all()
+
+
+def test_a_state_that_is_saved_goes_on_exactly():
+    make = OPTIMIZERS["adamw"]
+    monitor = train(make, 30)
+    again = Monitor(make(torch.nn.Parameter(torch.zeros(5000))), coordinates="all")
+    again.load_state_dict(monitor.state_dict())
+    np.testing.assert_array_equal(again._recorder.accumulators.sums, monitor._recorder.accumulators.sums)
+    np.testing.assert_array_equal(again._recorder.accumulators.then, monitor._recorder.accumulators.then)
