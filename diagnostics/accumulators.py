@@ -235,7 +235,8 @@ class Accumulator:
 
     def hold(self, v: NDArray[np.floating], g: NDArray[np.floating], now: Coefficients) -> None:
         """Take this step from arrays of the watched coordinates, `(watched,)`."""
-        held = np.ascontiguousarray(v, np.float64), np.ascontiguousarray(g, np.float64)
+        # Copies: where several optimizers make up one step, the first one's gradient may be gone before the last steps.
+        held = np.array(v, np.float64), np.array(g, np.float64)
         self._held.append(held)
         JOB.pack_into(self._job, 0, held[0].ctypes.data, 8, 1, 0, 0, 0, 0, 0, self.row)
         self._gradients[self.row], self._rule[:] = held[1].ctypes.data, now.packed()

@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from .accumulators import Coefficients
+from .facts import class_name
 from .readers import reader_of
 from .sampling import Coordinates, as_numpy
 from .stepsizes import SGD, Adadelta, Adafactor, Reader, RMSprop, View, stepsize
@@ -110,7 +111,7 @@ def edge(optimizer: torch.optim.Optimizer, closure: Closure) -> Edge:
 def _pieces(optimizer: torch.optim.Optimizer) -> Iterator[Piece]:
     """Yield every parameter that the optimizer moves."""
     reader = reader_of(optimizer)
-    kind = type(optimizer).__name__
+    kind = class_name(optimizer)
     if reader is None:
         raise ValueError(f"`optimizer` must have a readable elementwise stepsize, got {kind}; the edge needs one.")
     if not reader.has_edge:

@@ -17,16 +17,10 @@ from .imagined import AS_IT_WAS, Imagined, imagined
 from .parts import PART, part_of, parts_below
 from .pieces import Share, bare, own_name, shares_out
 from .reading import LINES, SQLITE
+from .several import members
 from .stepsizes import Reader
 from .store import FORMAT, META
 from .trace import COLUMNS
-
-
-def hookable(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Return the optimizer that takes the steps: one that only wraps it, as Accelerate's, has no hooks of its own."""
-    while not hasattr(optimizer, "_optimizer_step_post_hooks") and hasattr(optimizer, "optimizer"):
-        optimizer = optimizer.optimizer
-    return optimizer
 
 
 def stepping(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -42,10 +36,15 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(
             f"`optimizer` must be a torch.optim.Optimizer, got {type(optimizer).__name__}; "
-            "pass the optimizer that a wrapper holds."
+            "pass the optimizer that a wrapper holds, or a list or dict of optimizers."
         )
     if not any(group["params"] for group in optimizer.param_groups):
         raise ValueError("`optimizer` must have parameters to watch, got none; add them before the monitor.")
+
+
+def class_name(optimizer: torch.optim.Optimizer) -> str:
+    """Return the name of the class that takes the steps."""
+    return type(members(optimizer)[0]).__name__
 
 
 def run_directory(directory: object, share: Share, holds: bool) -> Path | None:
@@ -157,7 +156,7 @@ def describe(
     part: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the metadata of a new run, ready for JSON; `part` says which part it is of one of several processes."""
-    kind = type(optimizer)
+    kind = type(members(optimizer)[0])
     return {
         **({PART: part} if part else {}),
         "format": FORMAT,
@@ -199,7 +198,7 @@ def plain(value: object) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
 
 
-def schedules(groups: list[dict[str, Any]], reader: Reader | None, lr: list[Any]) -> dict[str, list[float]]:
+def schedules(groups: Sequence[Mapping[str, Any]], reader: Reader | None, lr: list[Any]) -> dict[str, list[float]]:
     """Return what may change from step to step, one number per group: learning rate, as `rates`, and decay rates."""
     decays = [reader.decays(group) if reader else (math.nan, math.nan) for group in groups]
     return {
@@ -210,10 +209,10 @@ def schedules(groups: list[dict[str, Any]], reader: Reader | None, lr: list[Any]
     }
 
 
-def rates(groups: list[dict[str, Any]]) -> list[Any]:
+def rates(groups: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Return the groups' learning rates as they are now: a scheduler that holds a tensor changes it in place."""
     now = [group.get("lr") for group in groups]
-    return [rate.clone() if isinstance(rate, torch.Tensor) else rate for rate in now]
+    return [rate.detach().clone() if isinstance(rate, torch.Tensor) else rate for rate in now]
 
 
 def number(setting: Any) -> float:

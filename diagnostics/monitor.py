@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.hooks import RemovableHandle
 
 from . import facts
@@ -31,8 +32,9 @@ from .recorder import Recorder
 from .sampling import Coordinates
 from .scalars import scalars
 from .schedule import OPENING, PROVED
+from .several import Several, members, watchable
 from .trace import SUMS, Trace
-from .watcher import Outcome, Watcher, kept_as
+from .watcher import Outcome, Watcher, kept_as, settled
 
 if TYPE_CHECKING:
     from .diagnosis import Diagnosis
@@ -53,6 +55,10 @@ SECOND = (
 )
 """Two records of one run are worth something, of other coordinates or what-ifs say; more often one was forgotten."""
 
+Groups = Mapping[int, Mapping[str, Any]]
+"""Parameter groups by their place."""
+States = Mapping[torch.Tensor, Mapping[str, Any]]
+
 QUIET = partial(np.errstate, all="ignore")
 """A diverging run is no fault of ours. Entered where numpy computes, and not in each step: that costs microseconds."""
 
@@ -62,7 +68,8 @@ class Monitor:
 
     Args:
         optimizer: any `torch.optim.Optimizer`, also as Accelerate wraps it; what is not readable is recorded by update
-            size and alignment.
+            size and alignment. A list or dict of optimizers of one class is watched as one, whose step is a round of
+            theirs (docs/training.md).
         directory: where the run is kept, nothing else beside it; an existing run of the same optimizer is continued. Of
             several processes each keeps its part there (docs/distributed.md). None: in memory.
         model: only for the tensors' names; the one whose parameters the optimizer has.
@@ -75,13 +82,14 @@ class Monitor:
         strict: raise what goes wrong inside the monitor, instead of reporting it once and standing aside.
 
     Raises:
-        ValueError: for an optimizer without parameters, a model of other parameters, `coordinates` below 1, an unknown
-            rule, an `on_alert` that cannot be called, or a directory with another run or with other files.
+        ValueError: for an optimizer without parameters, several of different classes, a model of other parameters,
+            `coordinates` below 1, an unknown rule, an `on_alert` that cannot be called, or a directory with another run
+            or with other files.
     """
 
     def __init__(
         self,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | Mapping[Any, torch.optim.Optimizer],
         directory: str | Path | None = None,
         *,
         model: torch.nn.Module | None = None,
@@ -91,44 +99,46 @@ class Monitor:
         on_alert: Callable[[Alert], object] | None = None,
         strict: bool = False,
     ) -> None:
-        self._owner = facts.hookable(optimizer)
+        self._owner = watchable(optimizer)
         facts.check_optimizer(self._owner)
         facts.check_model(self._owner, model)
         self._share = Share(self._owner, model)
-        optimizer = facts.stepping(self._owner)
+        watched = facts.stepping(self._owner)
         self._limit = facts.coordinate_limit(coordinates)
         if on_alert is not None and not callable(on_alert):
             raise ValueError(f"`on_alert` must be a function of an alert, got {type(on_alert).__name__}.")
-        self.optimizer, self.model, self.seed, self.strict = optimizer, model, seed, strict
+        self.optimizer, self.model, self.seed, self.strict = watched, model, seed, strict
         self.directory = facts.checked_path(directory)
-        self._reader = reader_of(optimizer)
+        self._reader = reader_of(watched)
         self._formula = self._reader and self._reader.formula  # a rule on trial may be settled later
-        self._rates = facts.rates(optimizer.param_groups)
+        self._rates = facts.rates(watched.param_groups)
         self._watched: set[int] = set()
         self._groups_seen: list[tuple[int, int]] = []
         self._glances: dict[int, Glance] = {}
         self._armed = self._proving = self._skipping = self._sick = self._jumping = False
-        self._closed = self._stood_aside = False
+        self._closed = self._stood_aside = self._compiled = False
         self._prepares = True
-        rules = facts.imagined_rules(optimizer, self._reader, what_if)
+        rules = facts.imagined_rules(watched, self._reader, what_if)
         watchers = self._new_watchers()
-        meta = facts.describe(optimizer, coordinates, seed, rules, self._part())
+        meta = facts.describe(watched, coordinates, seed, rules, self._part_of_run())
         place = facts.run_directory(directory, self._share, bool(watchers))
         self._recorder = Recorder(place, meta, watchers, rules)
         self._alerts = Alerts(self._recorder, on_alert)
         if self._reader is None:
-            self._say_unreadable(why_none(optimizer))
+            self._say_unreadable(why_none(watched))
         if self.step:
             self._say_continued()
-        if any(other.optimizer is optimizer for other in list(OPEN)):
+        if any({*members(other.optimizer)} & {*members(watched)} for other in list(OPEN)):
             logger.warning(SECOND)
         OPEN.add(self)
-        self._handles: list[RemovableHandle] = [
-            optimizer.register_step_pre_hook(self._guarded(Monitor._before_step)),
-            optimizer.register_step_post_hook(self._guarded(Monitor._after_step)),
-        ]
-        if hasattr(optimizer, "_optimizer_load_state_dict_post_hooks"):  # some that wrap another have none
-            self._handles.append(optimizer.register_load_state_dict_post_hook(self._guarded(Monitor._state_loaded)))
+        self._loaded_at = -1
+        self._after = self._guarded(Monitor._after_step)
+        self._outcomes: set[Outcome] = set()
+        self._parts: dict[torch.optim.Optimizer, list[tuple[Watcher, int]]] = {}
+        """Of several optimizers: whom each moves, with the place of the group in its own list."""
+        self._handles: list[RemovableHandle] = []
+        for member in members(watched):
+            self._hook_onto(member)
         left_open = "the process ended, or let go of the optimizer, with the monitor open"
         weakref.finalize(self, _finish_quietly, self._recorder, left_open, os.getpid())
 
@@ -225,7 +235,7 @@ class Monitor:
         """Write the report of the run as it stands to one self-contained HTML file, and return its path."""
         from ..reports.page import render  # the one door from here up to the reports
 
-        name = self.directory.name if self.directory else type(self.optimizer).__name__
+        name = self.directory.name if self.directory else facts.class_name(self.optimizer)
         return render([(name, self.trace)], Path(path))
 
     def close(self) -> None:
@@ -242,6 +252,27 @@ class Monitor:
             self.close()
         else:
             self._finish(f"after an error: {type(error).__name__}: {error}", crashed=True)
+
+    def sample(self) -> bool:
+        """Take in the optimizer's newest state as a step where no hook saw it, and return whether there was one.
+
+        To be called between replays of a CUDA graph that holds `step()`: Python runs as such a graph is captured and
+        not as it is replayed. Steps between two samples are not seen; the stepsizes of two samples are compared if they
+        are of successive steps. The gradients must stand as the step met them. A rule that needs to know θ before the
+        step, as L2 in Adam does, is not summed, and nothing is proved. Of an optimizer that counts its steps nothing is
+        taken twice; one that does not, such as SGD, is taken to have stepped. On a closed monitor it does nothing.
+        """
+        before = self.step
+        if not self._closed and self._steps_unseen():
+            self._armed, self._proving = True, False
+            self._after()
+        return self.step > before
+
+    def _steps_unseen(self) -> bool:
+        """Return whether the optimizer counts more steps than were seen, or does not count."""
+        states = ((w, self.optimizer.state.get(w.param, {})) for w in self._recorder.watchers)
+        counts = [(w.counted, state.get("step")) for w, state in states if state or w.param.grad is not None]
+        return any(counter is None or float(counter) != counted for counted, counter in counts)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to continue the sums exactly, to be saved with the user's checkpoint.
@@ -276,6 +307,15 @@ class Monitor:
 
     # --- hooks ---------------------------------------------------------------------------------------------
 
+    def _hook_onto(self, member: torch.optim.Optimizer) -> None:
+        several = isinstance(self.optimizer, Several)
+        before = partial(Monitor._before_member, member=member) if several else Monitor._before_step
+        after = partial(Monitor._after_member, member=member) if several else Monitor._after_step
+        self._handles.append(member.register_step_pre_hook(self._guarded(before)))
+        self._handles.append(member.register_step_post_hook(self._guarded(after)))
+        if hasattr(member, "_optimizer_load_state_dict_post_hooks"):  # some that wrap another have none
+            self._handles.append(member.register_load_state_dict_post_hook(self._guarded(Monitor._state_loaded)))
+
     # A step costs a small network little, and these two hooks a good part of it: they do what every step needs, and
     # leave the rest to steps that need it. Most of their time goes by in waiting for memory, so what counts is how much
     # code they touch.
@@ -286,26 +326,34 @@ class Monitor:
             self._prepare()
 
     def _prepare(self) -> None:
-        """Note what the coming step will overwrite, where a proof or a reader needs it."""
-        recorder, groups, states = self._recorder, self.optimizer.param_groups, self.optimizer.state
+        """Look whether the coming step is to be proved, and note what it will overwrite."""
         self._watch_new_groups()
+        self._proving = self._proves_next()
+        self._remember(self._recorder.watchers, dict(enumerate(self.optimizer.param_groups)), self.optimizer.state)
+
+    def _proves_next(self) -> bool:
         untried = isinstance(self._reader, Trial) and self._reader.rule is None
-        self._proving = untried or recorder.schedule.proves(self.step + 1)
-        if self._proving or (self._reader and any(map(self._reader.looks_ahead, groups))):
+        return untried or self._recorder.schedule.proves(self.step + 1)
+
+    def _remember(self, watchers: Sequence[Watcher], groups: Groups, states: States) -> None:
+        """Note what the coming step will overwrite, where a proof or a reader needs it."""
+        reader = self._reader
+        if self._proving or (reader and any(reader.looks_ahead(groups[g]) for g in {w.group for w in watchers})):
             surveying = self.step < OPENING and (self._limit is None or self._share.size <= SURVEYED)
             with QUIET():
-                for w in recorder.watchers:
+                for w in watchers:
+                    w.view.compiled = self._compiled
                     w.before(groups[w.group], states.get(w.param, {}), self._proving, surveying)
 
     def _after_step(self) -> None:
         # A subclass that calls super().step() may fire the hooks twice, one pair inside the other. The inner post
         # hook disarms, so that the step counts once; the outer one sees whether more happened since.
         if not self._armed:
-            self._recheck()
+            self._recheck(self._recorder.watchers)
             return
         self._armed = False
         optimizer, recorder = self.optimizer, self._recorder
-        if getattr(optimizer, "found_inf", None) is not None and self._refused_by_scaler():
+        if getattr(optimizer, "found_inf", None) is not None and refused_by_scaler(optimizer):
             self._note_skip(skipped=True)
             return
         closer, stepped = self._measure()
@@ -314,9 +362,15 @@ class Monitor:
             self._look_anew()
             closer, stepped = self._measure()
             noteworthy = recorder.advance() if stepped else 0
-        if not stepped:
-            return
-        self._rates = facts.rates(optimizer.param_groups)  # a scheduler sets those of the next step before anybody asks
+        if stepped:
+            self._take_in(closer, noteworthy)
+
+    def _take_in(self, closer: Sequence[Watcher], noteworthy: int) -> None:
+        """Note and record what the newest step brought."""
+        recorder = self._recorder
+        self._rates = facts.rates(
+            self.optimizer.param_groups
+        )  # a scheduler sets those of the next step before anybody asks
         if closer or self._jumping:
             self._note_troubles(closer)
         if noteworthy & SICK or self._sick:
@@ -366,20 +420,76 @@ class Monitor:
         for glance in self._glances.values():
             glance.dissolve()
 
-    def _recheck(self) -> None:
+    def _recheck(self, watchers: Sequence[Watcher]) -> None:
         if self._proving:
-            for w in self._recorder.watchers:
+            for w in watchers:
                 w.recheck()
-            self._note_troubles(self._recorder.watchers)
+            self._note_troubles(watchers)
 
-    def _refused_by_scaler(self) -> bool:
-        """Return whether a loss scaler told a fused optimizer to leave the parameters alone."""
-        found = self.optimizer.found_inf  # type: ignore[attr-defined]
-        return isinstance(found, torch.Tensor) and bool(found.item())
+    # Of several optimizers each has two hooks of its own, which look closer at each of its tensors at once: where it
+    # steps in the backward pass its gradients are gone before the others have theirs.
+
+    def _before_member(self, member: torch.optim.Optimizer) -> None:
+        several = self._several
+        if member in several.stepped:
+            self._end_round()
+        if not several.stepped:
+            self._begin_round()
+        self._armed = True
+        self._remember(*self._part(member), member.state)
+
+    def _begin_round(self) -> None:
+        several, recorder = self._several, self._recorder
+        self._watch_new_groups()
+        self._proving = self._proves_next()
+        places = several.places
+        self._parts = {member: [] for member in several.members}
+        for w in recorder.watchers:
+            w.accumulator.idle()
+            which, place = places[w.group]
+            self._parts[several.members[which]].append((w, place))
+
+    def _after_member(self, member: torch.optim.Optimizer) -> None:
+        part, groups = self._part(member)
+        if not self._armed:
+            self._recheck(part)
+            return
+        self._armed = False
+        self._several.stepped.add(member)
+        if refused_by_scaler(member):
+            self._outcomes.add(Outcome.SKIPPED)
+        else:
+            with QUIET():
+                self._outcomes |= {
+                    w.after(groups[w.group], member.state.get(w.param, {}), self.step + 1, self._proving) for w in part
+                }
+        if self._several.round_is_full:
+            self._end_round()
+
+    def _part(self, member: torch.optim.Optimizer) -> tuple[list[Watcher], Groups]:
+        """Return whom a member moves, and its groups by their place among all."""
+        part = self._parts[member]
+        return [w for w, _ in part], {w.group: member.param_groups[place] for w, place in part}
+
+    @property
+    def _several(self) -> Several:
+        assert isinstance(self.optimizer, Several)
+        return self.optimizer
+
+    def _end_round(self) -> None:
+        """Take what the optimizers did since the last round as one step."""
+        outcomes, self._outcomes = self._outcomes, set()
+        self._several.stepped.clear()
+        if Outcome.STEPPED in outcomes:
+            self._take_in(self._recorder.watchers, self._recorder.advance())
+        else:
+            self._note_skip(Outcome.SKIPPED in outcomes)
 
     def _state_loaded(self) -> None:
-        message = "the optimizer's state was replaced: the next stepsize is not compared with the last"
-        self._recorder.note("state loaded", message)
+        if self._loaded_at != self.step:  # several optimizers are loaded one after the other
+            message = "the optimizer's state was replaced: the next stepsize is not compared with the last"
+            self._recorder.note("state loaded", message)
+        self._loaded_at = self.step
         self._look_anew()
         for w in self._recorder.watchers:
             w.reload(self.optimizer.state.get(w.param, {}))
@@ -393,7 +503,10 @@ class Monitor:
         """
 
         def guarded(*_: object) -> None:
-            if self._closed or torch.compiler.is_compiling() or (self._on_gpu and _is_captured()):
+            if torch.compiler.is_compiling():  # a compiled `step` traces its hooks, and would drop them
+                untraced()
+                return
+            if self._closed or (self._on_gpu and _is_captured()):
                 return
             try:
                 hook(self)
@@ -403,6 +516,12 @@ class Monitor:
                 if self.strict or not isinstance(fault, Exception):
                     raise
                 self._stand_aside(fault)
+
+        # This loads no compiler: the making of any torch optimizer has.
+        @torch.compiler.disable  # type: ignore[untyped-decorator]
+        def untraced() -> None:
+            self._compiled = True
+            guarded()
 
         return guarded
 
@@ -423,10 +542,13 @@ class Monitor:
         """Return watchers for the parameters that have none yet."""
         names, share = facts.parameter_names(self._owner, self.model), self._share
         fresh: list[Watcher] = []
+        waiting = False  # for the first batch, which gives a lazy parameter its shape
         by_group: dict[int, list[Watcher]] = {g: glance.watchers for g, glance in self._glances.items()}
         for g, group in enumerate(self.optimizer.param_groups):
             for param in group["params"]:
-                if id(param) not in self._watched:
+                if torch.nn.parameter.is_lazy(param):
+                    waiting = True
+                elif id(param) not in self._watched:
                     self._watched.add(id(param))
                     if not share.records(param):
                         continue
@@ -435,14 +557,15 @@ class Monitor:
                     fresh.append(
                         Watcher(param, name, g, coordinates, self._reader, self._needs_roots(coordinates, group))
                     )
+                    fresh[-1].waits = isinstance(self.optimizer, Several)
                     by_group.setdefault(g, []).append(fresh[-1])
         if self._reader is not None:
             self._glances = {g: Glance(watchers, self._reader) for g, watchers in by_group.items()}
-        self._groups_seen = self._group_sizes()
+        self._groups_seen = [] if waiting else self._group_sizes()
         self._on_gpu = any(w.param.is_cuda for watchers in by_group.values() for w in watchers)
         return fresh
 
-    def _part(self) -> dict[str, Any] | None:
+    def _part_of_run(self) -> dict[str, Any] | None:
         """Return what the metadata say of this process's part of the run; None where it is all of it."""
         if not self._share.sharded:
             return None
@@ -457,6 +580,8 @@ class Monitor:
     def _needs_roots(self, coordinates: Coordinates, group: Mapping[str, Any]) -> bool:
         """Return whether sqrt(v) of a tensor has to be kept from step to step."""
         reader = self._reader
+        if isinstance(self.optimizer, Several):
+            return True
         return not (coordinates.large and reader and reader.fades(group) and kept_as(reader, group))
 
     def _group_sizes(self) -> list[tuple[int, int]]:
@@ -468,11 +593,13 @@ class Monitor:
         if self._group_sizes() == self._groups_seen:
             return
         fresh = self._new_watchers()
+        if not fresh:
+            return
         self._recorder.add(fresh)
         self._recorder.note("group added", f"{len(fresh)} more tensors from here on")
 
     def _schedules(self) -> dict[str, list[float]]:
-        groups = self.optimizer.param_groups
+        groups = [settled(group) for group in self.optimizer.param_groups]
         rates = [*self._rates, *facts.rates(groups[len(self._rates) :])]
         return facts.schedules(groups, self._reader, rates)
 
@@ -483,8 +610,9 @@ class Monitor:
             self._recorder.add_scalar(f"precision/{name}", share)
 
     def _say_unreadable(self, why: str) -> None:
+        name = facts.class_name(self.optimizer)
         message = (
-            f"no elementwise stepsize is known for {type(self.optimizer).__name__}{why and f' ({why})'}; update size, "
+            f"no elementwise stepsize is known for {name}{why and f' ({why})'}; update size, "
             "update-to-weight ratio and alignment are recorded instead"
         )
         self._recorder.note("unreadable", message)
@@ -575,6 +703,8 @@ class Monitor:
         for handle in self._handles:
             handle.remove()
         try:
+            if self._outcomes and not self._stood_aside:
+                self._end_round()
             self._recorder.groups = self._schedules()
             self._alerts.close()
             with np.errstate(all="ignore"):
@@ -586,15 +716,23 @@ class Monitor:
                 _say_unwritten(fault)
 
 
+def refused_by_scaler(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether a loss scaler told a fused optimizer to leave the parameters alone."""
+    found = getattr(optimizer, "found_inf", None)
+    return isinstance(found, torch.Tensor) and bool(found.item())
+
+
 def _finish_quietly(recorder: Recorder, message: str, owner: int) -> None:
     """Finish the record of a monitor that nobody closed, in the process that made it.
 
     In a context of its own: the garbage collector may call this while another `np.errstate` is being entered, and one
-    entered here would free what that is reading (CPython 3.11).
+    entered here would free what that is reading (CPython 3.11). And outside of torch's modes: it may call in the midst
+    of a compilation, where tensors are not what they are.
     """
     if os.getpid() == owner:
         try:
-            contextvars.copy_context().run(recorder.finish, message, crashed=True)
+            with _disable_current_modes():
+                contextvars.copy_context().run(recorder.finish, message, crashed=True)
         except Exception as fault:
             _say_unwritten(fault)
 

@@ -31,6 +31,7 @@ from .readers_mixed import Adan, AdEMAMix, Ano, Grams, QHAdam, SimplifiedAdEMAMi
 from .readers_paced import AdaShift, AvaGrad, DAdaptAdam, Lamb, Learned, RAdam, UnbiasedRAdam
 from .readers_quantized import BitsAndBytes, TorchAO
 from .readers_schedule_free import ScheduleFree, ScheduleFreeSGD
+from .several import members
 from .stepsizes import READERS, Reader
 from .without import WITHOUT
 
@@ -132,6 +133,7 @@ def register_reader(optimizer: type[torch.optim.Optimizer] | str, reader: Reader
 
 def reader_of(optimizer: torch.optim.Optimizer) -> Reader | None:
     """Return the reader of an optimizer's class or its nearest ancestor; None where no stepsize is read."""
+    optimizer = members(optimizer)[0]
     for ancestor in type(optimizer).__mro__:
         name = short_name(ancestor)
         for reader in (REGISTERED.get(ancestor), REGISTERED.get(name), READERS.get(ancestor), NAMED.get(name)):
@@ -146,7 +148,7 @@ def reader_of(optimizer: torch.optim.Optimizer) -> Reader | None:
 
 def why_none(optimizer: torch.optim.Optimizer) -> str:
     """Return why an optimizer has no reader, as far as it is known."""
-    reasons = (WITHOUT.get(short_name(ancestor)) for ancestor in type(optimizer).__mro__)
+    reasons = (WITHOUT.get(short_name(ancestor)) for ancestor in type(members(optimizer)[0]).__mro__)
     return next((reason for reason in reasons if reason), "")
 
 

@@ -100,7 +100,10 @@ class Coordinates:
             return self._take_sparse(tensor.coalesce())[0]
         if self.index is None:
             return as_numpy(tensor.reshape(-1))
-        return as_numpy(torch.take(tensor, self._torch_index.to(tensor.device)))
+        index = self._torch_index.to(tensor.device)
+        if tensor.dtype.itemsize == 1:  # torch has no `take` for 8 bits
+            return as_numpy(tensor.reshape(-1)[index])
+        return as_numpy(torch.take(tensor, index))
 
     def take_lead(self, tensor: torch.Tensor) -> Values:
         """Return the members of the harm test of a tensor of the parameter's shape, likewise."""

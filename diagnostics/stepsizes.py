@@ -39,6 +39,8 @@ class View:
         self.state: Mapping[str, Any] = {}
         self.step = 0.0
         self.before: dict[str, Any] = {}
+        self.compiled = False
+        """Whether `step` runs compiled by torch."""
         self.gradient: Values = np.empty(0)
         """g_t as the rule uses it: negated under `maximize`, with the L2 term added; shape `(watched,)`."""
 
@@ -92,6 +94,10 @@ class Reader(ABC):
         if self.decoupled(view.group):
             shrink: Values = view.number("lr") * view.number("weight_decay") * view.before["theta"]
             return shrink
+        return 0.0
+
+    def looseness(self, view: View) -> float:
+        """Return the relative error of e that float32 makes where a step computes its scalars in it, as some do."""
         return 0.0
 
     def decoupled(self, group: Mapping[str, Any]) -> bool:
@@ -192,6 +198,10 @@ class Adam(Reader):
         """Return the momentum, not bias-corrected."""
         return view.take("exp_avg")
 
+    def looseness(self, view: View) -> float:
+        """Return what float32 makes of the two bias corrections; the second stands under a root."""
+        return slip(view.beta(0), view.step) + 0.5 * slip(view.beta(1), view.step)
+
 
 class AdamW(Adam):
     """AdamW where the group carries no flag of its own."""
@@ -241,6 +251,14 @@ class RAdam(Adam):
         root2 = math.sqrt(correction2)
         # The root is corrected, as RMS_t wants it.
         return plain._replace(gain=plain.gain * rect, scale=1 / root2, eps=plain.eps / root2)
+
+    def looseness(self, view: View) -> float:
+        """Return what it makes of ρ_t as well, at first a small difference of large numbers, and so of r_t."""
+        t, beta2 = view.step, view.beta(1)
+        correction2 = 1 - beta2**t
+        rho = 2 / (1 - beta2) - 1 - 2 * t * beta2**t / correction2
+        rectified = t / correction2 * slip(beta2, t) * (1 / (rho - 4) + 1 / (rho - 2)) if rho > 5.0 else 0.0
+        return super().looseness(view) + rectified
 
 
 class Adamax(Adam):
@@ -454,6 +472,12 @@ def rebuilt_step(reader: Reader, view: View, now: Coefficients, v: Values) -> Va
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         step: Values = -(stepsize(now, v) * reader.direction(view) + reader.remainder(view))
     return step
+
+
+def slip(beta: float, t: float) -> float:
+    """Return the relative error of 1 - β^t in float32, where β, its power and the difference are rounded each."""
+    power: float = beta**t
+    return 0.5 * float(torch.finfo(torch.float32).eps) * (1 + t * power) / (1 - power)
 
 
 def stepsize(now: Coefficients, v: Values) -> Values:

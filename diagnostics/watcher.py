@@ -23,6 +23,9 @@ Array = NDArray[np.float64]
 TOLERANCE = 1e-5
 """Relative error of the rebuilt step that the self-check accepts, beside the rounding of θ itself."""
 
+LOOSEST = 0.01
+"""Relative error of a stepsize beyond which it is none, whoever made it."""
+
 FAILURES = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
 """What a reader raises on a state or a group that it was not written for."""
 
@@ -41,9 +44,22 @@ class Outcome(Enum):
 def kept_as(reader: Reader, group: Mapping[str, Any]) -> str | None:
     """Return the state entry that is v, "" where v is one; None where v or g has to be computed, or nobody can say."""
     try:
-        return None if group.get("maximize") or reader.looks_ahead(group) else reader.stored(group)
+        closer = group.get("maximize") or group.get("differentiable") or reader.looks_ahead(group)
+        return None if closer else reader.stored(group)
     except FAILURES:
         return None
+
+
+def settled(group: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a group whose settings belong to no graph: with `differentiable` they may themselves be learned."""
+    return {key: detached(value) for key, value in group.items()} if group.get("differentiable") else group
+
+
+def detached(setting: Any) -> Any:
+    """Return a setting, or a tuple of them, without its graph."""
+    if isinstance(setting, tuple):
+        return tuple(map(detached, setting))
+    return setting.detach() if isinstance(setting, torch.Tensor) else setting
 
 
 def at_hand(tensor: Any) -> bool:
@@ -75,6 +91,8 @@ class Watcher:
         """This tensor's row in the sums of all, handed over by their keeper."""
         self.param, self.view = param, View(param, coordinates)
         self.size = local(param).numel()
+        self.waits = False
+        """Whether others step before this step is added up, so that all must be copied; see `several.py`."""
         self.rooted = rooted
         """Whether sqrt(v) is kept from step to step; else v before a step is computed, see `fading.py`."""
         self.counted: float | None = None
@@ -117,7 +135,7 @@ class Watcher:
     def show(self, group: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Let the reader see a step; of a DTensor only what lies here, so that nothing that it asks can communicate."""
         view = self.view
-        view.group, view.state = group, state
+        view.group, view.state = settled(group), state
         if is_dtensor(self.param):
             view.param = local(self.param).detach()
             view.param.grad = None if self.param.grad is None else local(self.param.grad)
@@ -141,7 +159,8 @@ class Watcher:
             return False
         if not self.accumulator.then.any():  # there is no step to compare with
             before = None
-        v, g = (x if self.coordinates.in_place(x) else plain_copy(x) for x in (moment, gradient))
+        both = moment, gradient
+        v, g = (x if self.coordinates.in_place(x) and not self.waits else plain_copy(x) for x in both)
         return self.accumulator.point(v, g, now.packed(), survey=True, before=before)
 
     def after(self, group: Mapping[str, Any], state: Mapping[str, Any], step: int, proving: bool) -> Outcome:
@@ -241,12 +260,19 @@ class Watcher:
         error = float(np.linalg.norm(moved[sound] - rebuilt[sound]))
         size = float(np.linalg.norm(moved[sound]))
         self.proof = max(0.0, error - rounding) / size if size > rounding else math.nan
-        if error <= TOLERANCE * size + rounding:
+        tolerance = TOLERANCE + self.looseness(reader)
+        if error <= tolerance * size + rounding:
             return None
         return (
             f"-e·d differs from the step Δθ that was made by {error / max(size, 1e-300):.1e} relative "
-            f"(allowed {TOLERANCE:.0e}): something beside the stated formula changes this tensor in `step()`"
+            f"(allowed {tolerance:.0e}): something beside the stated formula changes this tensor in `step()`"
         )
+
+    def looseness(self, reader: Reader) -> float:
+        """Return what to allow a step that computes its scalars in float32, as torch does wherever Python may not."""
+        group = self.view.group
+        in_float32 = self.view.compiled or group.get("capturable") or group.get("differentiable")
+        return min(reader.looseness(self.view), LOOSEST) if in_float32 else 0.0
 
     def give_up(self, reason: str) -> None:
         """Stop reading stepsizes here, and say why: no stepsize is better than a wrong one."""
