@@ -100,7 +100,7 @@ def test_two_processes_of_the_other_kinds_record_what_one_does(tmp_path, alone):
 @pytest.mark.slow
 def test_four_processes_record_what_one_does(tmp_path, alone):
     """Some of them hold nothing of a tensor, or none that steps; two copies of a shard count once."""
-    cases = ("ddp", "zero", "fsdp2", "hybrid", "both", "tensor_parallel")
+    cases = ("ddp", "zero", "fsdp2", "hybrid", "both")
     run(tmp_path, 4, *cases, "fsdp1")
     assert_same(tmp_path, cases, alone)
     assert_same(tmp_path, ("fsdp1",), alone, but=("spare",))
