@@ -426,6 +426,7 @@ class Monitor:
         self._remember(*self._part(member), member.state)
 
     def _begin_round(self) -> None:
+        """Let no tensor step but those that will, and look up whom each optimizer moves."""
         several, recorder = self._several, self._recorder
         self._watch_new_groups()
         self._proving = self._proves_next()
@@ -479,8 +480,9 @@ class Monitor:
             self._recorder.note("state loaded", message)
         self._loaded_at = self.step
         self._look_anew()
+        states = self.optimizer.state
         for w in self._recorder.watchers:
-            w.reload(self.optimizer.state.get(w.view.param, {}))
+            w.reload(states.get(w.view.param, {}))
         self._alerts.restart()
         self._note_troubles(self._recorder.watchers)
 
