@@ -77,7 +77,7 @@ class Accumulators:
         self._root, self._each = np.zeros(0), np.zeros((PER_COORDINATE, 0))
         self._index, self._lead = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._scratch, self._unkept = np.zeros((3, one_step.BLOCK)), np.zeros((PER_COORDINATE, one_step.BLOCK))
-        self._layout, self._jobs = np.zeros((0, 5), np.int64), np.zeros((0, one_step.JOB), np.int64)
+        self._layout, self._jobs = np.zeros((0, one_step.SIZES), np.int64), np.zeros((0, one_step.JOB), np.int64)
         self._rules, self._then = (np.zeros((0, len(Coefficients._fields))) for _ in range(2))
         self._counts = np.zeros(0)
         self._held: list[object] = []
@@ -98,10 +98,10 @@ class Accumulators:
         """
         more = len(coordinates)
         sizes = [
-            (c.watched, 0 if c.index is None else c.watched, c.numel, c.lead, c.watched if keeps else 0)
+            (c.watched, len(c.sampled), c.numel, c.lead, c.watched if keeps else 0, c.whole_watched, c.whole)
             for c, keeps in zip(coordinates, rooted, strict=True)
         ]
-        self._layout = np.concatenate([self._layout, np.array(sizes, np.int64).reshape(-1, 5)])
+        self._layout = np.concatenate([self._layout, np.array(sizes, np.int64).reshape(-1, one_step.SIZES)])
         self._index = np.concatenate([self._index, *(c.index for c in coordinates if c.index is not None)])
         sampled, kept = self._layout[:, 1], self._layout[:, 4]
         self._lead = np.concatenate([self._lead, *(c.lead_index for c in coordinates)])
@@ -115,9 +115,8 @@ class Accumulators:
         self._gradients, self._jobs = np.zeros(rows, np.int64), np.zeros((rows, one_step.JOB), np.int64)
         self.gradients = self._gradients.data
         self._coordinates += coordinates
-        if not rows:  # all parameters are lazy yet
-            return []
-        roots, eaches = np.split(self._root, kept.cumsum()[:-1]), np.split(self._each, sampled.cumsum()[:-1], axis=1)
+        roots = np.split(self._root, kept.cumsum())[:-1]
+        eaches = np.split(self._each, sampled.cumsum(), axis=1)[:-1]
         each_its = zip(self._coordinates, roots, eaches, strict=True)
         return [Accumulator(self, row, *its) for row, its in enumerate(each_its)]
 

@@ -451,9 +451,9 @@ class Alerts:
     def _now(self, p: int) -> tuple[Array, Array, Array] | None:
         """Return stepsize, momentum and gradient of the members; None where the gradient is gone."""
         w, (e, m) = self._recorder.watchers[p], self._members(p)
-        if w.view.param.grad is None or not len(e):
+        if w.param.grad is None or not len(e):
             return None
-        g = w.coordinates.take_lead(w.view.param.grad).astype(np.float64)
+        g = w.coordinates.take_lead(w.param.grad).astype(np.float64)
         return e, m, -g if w.view.group.get("maximize") else g
 
     # --- telling ---------------------------------------------------------------------------------------------

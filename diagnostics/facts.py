@@ -14,11 +14,21 @@ import numpy as np
 import torch
 
 from .imagined import AS_IT_WAS, Imagined, imagined
+from .parts import PART, part_of, parts_below
+from .pieces import Share, bare, own_name, shares_out
 from .reading import LINES, SQLITE
 from .several import members
 from .stepsizes import Reader
 from .store import FORMAT, META
 from .trace import COLUMNS
+
+
+def stepping(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return the optimizer that has the state: ZeroRedundancyOptimizer has hooks, but steps by one inside."""
+    if not shares_out(optimizer):
+        return optimizer
+    inner: torch.optim.Optimizer = optimizer.optim  # type: ignore[attr-defined]
+    return inner
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
@@ -37,8 +47,27 @@ def class_name(optimizer: torch.optim.Optimizer) -> str:
     return type(members(optimizer)[0]).__name__
 
 
-def run_directory(directory: object) -> Path | None:
-    """Return where the run is kept."""
+def run_directory(directory: object, share: Share, holds: bool) -> Path | None:
+    """Return where this process keeps its record, if it is one that writes; `holds` says whether it has a tensor."""
+    path = checked_path(directory)
+    if path is None or not share.writes or (share.sharded and not holds):
+        return None
+    parts = parts_below(path, META)
+    if share.sharded and (path / META).exists():
+        raise ValueError(
+            f"'{path}' holds the record of one process, expected one of several; choose another directory."
+        )
+    if parts and not share.sharded:
+        raise ValueError(
+            f"'{path}' holds the record of several processes, expected one of this alone; choose another directory."
+        )
+    path = part_of(path, share.rank) if share.sharded else path
+    check_contents(path)
+    return path
+
+
+def checked_path(directory: object) -> Path | None:
+    """Return the directory that the user gave."""
     if directory is None:
         return None
     if not isinstance(directory, (str, Path)):
@@ -48,6 +77,11 @@ def run_directory(directory: object) -> Path | None:
     path = Path(directory)
     if path.exists() and not path.is_dir():
         raise ValueError(f"`directory` must be a directory, got the file '{path}'; choose another name.")
+    return path
+
+
+def check_contents(path: Path) -> None:
+    """Raise if there are files in the directory that no record of ours is made of."""
     if path.exists() and not (path / META).exists():
         strange = sorted(entry.name for entry in path.iterdir() if not _may_stand_in_a_record(entry.name))
         if strange:
@@ -56,7 +90,6 @@ def run_directory(directory: object) -> Path | None:
                 f"{f' and {len(strange) - 1} more' if len(strange) > 1 else ''}; give the run a directory of its own, "
                 f"'{path / 'steps'}' say."
             )
-    return path
 
 
 def _may_stand_in_a_record(name: str) -> bool:
@@ -92,7 +125,8 @@ def coordinate_limit(coordinates: int | str) -> int | None:
 
 def parameter_names(optimizer: torch.optim.Optimizer, model: torch.nn.Module | None) -> dict[int, str]:
     """Return names by `id` of the parameter: the model's, else the optimizer's, else the place in the groups."""
-    known = {id(param): name for name, param in model.named_parameters()} if model is not None else {}
+    named = bare(model).named_parameters() if model is not None else ()
+    known = {id(param): own_name(name) for name, param in named}
     taken = set(known.values())
     for g, group in enumerate(optimizer.param_groups):
         given = group.get("param_names") or [f"group{g}.param{p}" for p in range(len(group["params"]))]
@@ -115,11 +149,16 @@ def imagined_rules(
 
 
 def describe(
-    optimizer: torch.optim.Optimizer, coordinates: int | str, seed: int, rules: Sequence[Imagined]
+    optimizer: torch.optim.Optimizer,
+    coordinates: int | str,
+    seed: int,
+    rules: Sequence[Imagined],
+    part: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the metadata of a new run, ready for JSON."""
+    """Return the metadata of a new run, ready for JSON; `part` says which part it is of one of several processes."""
     kind = type(members(optimizer)[0])
     return {
+        **({PART: part} if part else {}),
         "format": FORMAT,
         "optimizer": f"{kind.__module__}.{kind.__qualname__}",
         "hyperparameters": [hyperparameters(group) for group in optimizer.param_groups],

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .pieces import is_dtensor, local, reduced
 from .stepsizes import Reader
 from .watcher import FAILURES, Watcher, at_hand, kept_as
 
@@ -124,12 +125,12 @@ class Glance:
         seen: dict[float, list[Watcher]] = {}
         rules: dict[float, bytes] = {}
         for w in self._loose:
-            gradient, state = w.view.param.grad, states.get(w.view.param, NO_STATE)
+            gradient, state = w.param.grad, states.get(w.param, NO_STATE)
             # A counter on an accelerator is not read: that would make the host wait.
             if gradient is None or not gradient.is_cpu or w.reader is None or (stored and stored not in state):
                 left.append(w)
                 continue
-            if not w.rooted and not self._reader.fades(group):
+            if not reduced(w.param) or (not w.rooted and not self._reader.fades(group)):
                 left.append(w)
                 continue
             counter = state.get("step")
@@ -142,7 +143,7 @@ class Glance:
                 if rule is None:
                     return self.watchers
                 rules[count] = rule
-            if w.accumulator.point(state[stored] if stored else None, gradient, rules[count]):
+            if w.accumulator.point(local(state[stored]) if stored else None, local(gradient), rules[count]):
                 w.counted = None if counter is None else count
                 seen.setdefault(count, []).append(w)
             else:
@@ -159,12 +160,12 @@ class Glance:
         states: Mapping[torch.Tensor, Mapping[str, Any]],
         stored: str,
     ) -> None:
-        """Put tensors on a route whose counter a compiled call can read, or that have no state at all."""
+        """Put plain tensors on a route whose counter a compiled call can read, or that have no state at all."""
         entries = []
         for w in watchers:
-            param, state = w.view.param, states.get(w.view.param, NO_STATE)
+            param, state = w.param, states.get(w.param, NO_STATE)
             v, counter = state.get(stored), state.get("step")
-            if stored and (counter is None or not at_hand(counter) or counter.numel() != 1):
+            if is_dtensor(param) or (stored and (counter is None or not at_hand(counter) or counter.numel() != 1)):
                 self._loose.append(w)
                 continue
             places = [0 if tensor is None else tensor.data_ptr() for tensor in (v, counter)]
@@ -177,9 +178,9 @@ class Glance:
 
     def _rule(self, w: Watcher, group: Mapping[str, Any], state: Mapping[str, Any], count: float) -> bytes | None:
         """Return the packed coefficients of a step; None where the reader cannot tell them."""
-        view = w.view
-        view.group, view.state, view.step = group, state, count
+        w.show(group, state)
+        w.view.step = count
         try:
-            return self._reader.coefficients(view).packed()
+            return self._reader.coefficients(w.view).packed()
         except FAILURES:
             return None

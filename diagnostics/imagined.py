@@ -118,13 +118,13 @@ class Alternatives:
         self.members = np.zeros(0, np.int64)
         self.stretches = Stretches(0, rows=2 + 3 * count)
 
-    def extend(self, leads: Sequence[int], sizes: Sequence[int]) -> None:
-        """Make room for tensors with so many members of the harm test, and so many elements."""
-        members = np.minimum(leads, MEMBERS if self.rules else 0).astype(np.int64)
+    def extend(self, sizes: Sequence[tuple[int, float]]) -> None:
+        """Make room for tensors with so many members, each of which stands for so many coordinates."""
+        members = np.array([count if self.rules else 0 for count, _ in sizes], np.int64)
         more, coords = len(members), int(members.sum())
         self.members = np.concatenate([self.members, members])
         self.now = np.pad(self.now, ((0, 0), (0, coords)))
-        self.now[WEIGHT, len(self.now[0]) - coords :] = np.repeat(np.asarray(sizes) / np.maximum(members, 1), members)
+        self.now[WEIGHT, len(self.now[0]) - coords :] = np.repeat([weight for _, weight in sizes], members)
         self.state = np.pad(self.state, ((0, 0), (0, 0), (0, coords)))
         self.past = np.pad(self.past, ((0, 0), (0, coords)))
         self.counts, self.stepped = np.pad(self.counts, (0, more)), np.pad(self.stepped, (0, more))

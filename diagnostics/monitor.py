@@ -23,6 +23,8 @@ from .alerts import Alert, Alerts
 from .glance import Glance
 from .imagined import USUAL
 from .one_step import SICK, STALE
+from .parts import with_others
+from .pieces import Share
 from .precision import held_fast
 from .readers import reader_of, why_none
 from .readers_by_state import Trial
@@ -68,8 +70,8 @@ class Monitor:
         optimizer: any `torch.optim.Optimizer`, also as Accelerate wraps it; what is not readable is recorded by update
             size and alignment. A list or dict of optimizers of one class is watched as one, whose step is a round of
             theirs (docs/training.md).
-        directory: where the run is kept, nothing else beside it; an existing run of the same optimizer is continued.
-            None: in memory.
+        directory: where the run is kept, nothing else beside it; an existing run of the same optimizer is continued. Of
+            several processes each keeps its part there (docs/distributed.md). None: in memory.
         model: only for the tensors' names; the one whose parameters the optimizer has.
         coordinates: how many coordinates of each tensor are watched, a random sample; `"all"` is exact.
         seed: of that sample.
@@ -97,14 +99,16 @@ class Monitor:
         on_alert: Callable[[Alert], object] | None = None,
         strict: bool = False,
     ) -> None:
-        watched: torch.optim.Optimizer = watchable(optimizer)
-        facts.check_optimizer(watched)
-        facts.check_model(watched, model)
+        self._owner: torch.optim.Optimizer = watchable(optimizer)
+        facts.check_optimizer(self._owner)
+        facts.check_model(self._owner, model)
+        self._share = Share(self._owner, model)
+        watched = facts.stepping(self._owner)
         self._limit = facts.coordinate_limit(coordinates)
         if on_alert is not None and not callable(on_alert):
             raise ValueError(f"`on_alert` must be a function of an alert, got {type(on_alert).__name__}.")
         self.optimizer, self.model, self.seed, self.strict = watched, model, seed, strict
-        self.directory = facts.run_directory(directory)
+        self.directory = facts.checked_path(directory)
         self._reader = reader_of(watched)
         self._formula = self._reader and self._reader.formula  # a rule on trial may be settled later
         self._rates = facts.rates(watched.param_groups)
@@ -115,8 +119,10 @@ class Monitor:
         self._closed = self._stood_aside = self._compiled = False
         self._prepares = True
         rules = facts.imagined_rules(watched, self._reader, what_if)
-        meta = facts.describe(watched, coordinates, seed, rules)
-        self._recorder = Recorder(self.directory, meta, self._new_watchers(), rules)
+        watchers = self._new_watchers()
+        meta = facts.describe(watched, coordinates, seed, rules, self._part())
+        place = facts.run_directory(directory, self._share, bool(watchers))
+        self._recorder = Recorder(place, meta, watchers, rules)
         self._alerts = Alerts(self._recorder, on_alert)
         if self._reader is None:
             self._say_unreadable(why_none(watched))
@@ -128,7 +134,7 @@ class Monitor:
         self._loaded_at = -1
         self._after = self._guarded(Monitor._after_step)
         self._outcomes: set[Outcome] = set()
-        self._parts: dict[torch.optim.Optimizer, list[tuple[Watcher, int]]] = {}
+        self._moves: dict[torch.optim.Optimizer, list[tuple[Watcher, int]]] = {}
         """Of several optimizers: whom each moves, with the place of the group in its own list."""
         self._handles: list[RemovableHandle] = []
         for member in members(watched):
@@ -199,6 +205,8 @@ class Monitor:
 
         if self._closed:
             self._refuse_to_log()
+        if self._share.sharded:
+            raise ValueError("`optimizer` must have whole tensors for the edge, got pieces; measure it in one process.")
         found = edge(self.optimizer, closure)
         self.log(**{"edge/ratio": found.ratio, "edge/sharpness": found.sharpness})
         self._alerts.edge(found)
@@ -211,8 +219,9 @@ class Monitor:
 
     @property
     def trace(self) -> Trace:
-        """Everything recorded so far, the newest step included."""
-        return self._recorder.trace(self._schedules())
+        """Everything recorded so far, the newest step included; of other ranks' parts, what they have committed."""
+        own = self._recorder.trace(self._schedules())
+        return own if not self._share.sharded else with_others(own, self.directory)
 
     def diagnose(self) -> Diagnosis:
         """Judge the run as it stands; see `Trace.diagnose`."""
@@ -261,8 +270,8 @@ class Monitor:
 
     def _steps_unseen(self) -> bool:
         """Return whether the optimizer counts more steps than were seen, or does not count."""
-        states = ((w, self.optimizer.state.get(w.view.param, {})) for w in self._recorder.watchers)
-        counts = [(w.counted, state.get("step")) for w, state in states if state or w.view.param.grad is not None]
+        states = ((w, self.optimizer.state.get(w.param, {})) for w in self._recorder.watchers)
+        counts = [(w.counted, state.get("step")) for w, state in states if state or w.param.grad is not None]
         return any(counter is None or float(counter) != counted for counted, counter in counts)
 
     def state_dict(self) -> dict[str, Any]:
@@ -270,7 +279,7 @@ class Monitor:
 
         It holds numbers, strings and tensors only, so `torch.load(weights_only=True)` reads it.
         """
-        return {"seed": self.seed, "recorder": self._recorder.state()}
+        return {"seed": self.seed, "rank": self._place(), "recorder": self._recorder.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict()`; records of later steps belong to a branch that was abandoned.
@@ -287,6 +296,11 @@ class Monitor:
             raise ValueError(
                 f"`state` must have been made with seed {self.seed}, got {state['seed']}: another seed watches other "
                 f"coordinates; pass `seed={state['seed']}` to Monitor."
+            )
+        if state.get("rank", "") != self._place():
+            raise ValueError(
+                f"`state` must have been made by {self._place() or 'a run of one part'}, got that of "
+                f"{state.get('rank') or 'a run of one part'}; save and load one on each rank."
             )
         self._recorder.restore(state["recorder"])
         self._alerts.restart()
@@ -325,13 +339,11 @@ class Monitor:
         """Note what the coming step will overwrite, where a proof or a reader needs it."""
         reader = self._reader
         if self._proving or (reader and any(reader.looks_ahead(groups[g]) for g in {w.group for w in watchers})):
-            surveying = self.step < OPENING and (
-                self._limit is None or sum(w.size for w in self._recorder.watchers) <= SURVEYED
-            )
+            surveying = self.step < OPENING and (self._limit is None or self._share.size <= SURVEYED)
             with QUIET():
                 for w in watchers:
                     w.view.compiled = self._compiled
-                    w.before(groups[w.group], states.get(w.view.param, {}), self._proving, surveying)
+                    w.before(groups[w.group], states.get(w.param, {}), self._proving, surveying)
 
     def _after_step(self) -> None:
         # A subclass that calls super().step() may fire the hooks twice, one pair inside the other. The inner post
@@ -386,8 +398,9 @@ class Monitor:
         if not closer:
             return closer, True
         with QUIET():
-            outcomes = {w.after(groups[w.group], states.get(w.view.param, {}), step, self._proving) for w in closer}
-        if Outcome.STEPPED in outcomes or len(closer) < len(watchers):
+            outcomes = {w.after(groups[w.group], states.get(w.param, {}), step, self._proving) for w in closer}
+        elsewhere = self._share.sharded and Outcome.SKIPPED not in outcomes  # other ranks may hold what has stepped
+        if Outcome.STEPPED in outcomes or len(closer) < len(watchers) or elsewhere:
             return closer, True
         self._note_skip(Outcome.SKIPPED in outcomes)
         return closer, False
@@ -423,7 +436,7 @@ class Monitor:
         if not several.stepped:
             self._begin_round()
         self._armed = True
-        self._remember(*self._part(member), member.state)
+        self._remember(*self._moved(member), member.state)
 
     def _begin_round(self) -> None:
         """Let no tensor step but those that will, and look up whom each optimizer moves."""
@@ -431,14 +444,14 @@ class Monitor:
         self._watch_new_groups()
         self._proving = self._proves_next()
         places = several.places
-        self._parts = {member: [] for member in several.members}
+        self._moves = {member: [] for member in several.members}
         for w in recorder.watchers:
             w.accumulator.idle()
             which, place = places[w.group]
-            self._parts[several.members[which]].append((w, place))
+            self._moves[several.members[which]].append((w, place))
 
     def _after_member(self, member: torch.optim.Optimizer) -> None:
-        part, groups = self._part(member)
+        part, groups = self._moved(member)
         if not self._armed:
             self._recheck(part)
             return
@@ -449,15 +462,14 @@ class Monitor:
         else:
             with QUIET():
                 self._outcomes |= {
-                    w.after(groups[w.group], member.state.get(w.view.param, {}), self.step + 1, self._proving)
-                    for w in part
+                    w.after(groups[w.group], member.state.get(w.param, {}), self.step + 1, self._proving) for w in part
                 }
         if self._several.round_is_full:
             self._end_round()
 
-    def _part(self, member: torch.optim.Optimizer) -> tuple[list[Watcher], Groups]:
+    def _moved(self, member: torch.optim.Optimizer) -> tuple[list[Watcher], Groups]:
         """Return whom a member moves, and its groups by their place among all."""
-        part = self._parts[member]
+        part = self._moves[member]
         return [w for w, _ in part], {w.group: member.param_groups[place] for w, place in part}
 
     @property
@@ -482,7 +494,7 @@ class Monitor:
         self._look_anew()
         states = self.optimizer.state
         for w in self._recorder.watchers:
-            w.reload(states.get(w.view.param, {}))
+            w.reload(states.get(w.param, {}))
         self._alerts.restart()
         self._note_troubles(self._recorder.watchers)
 
@@ -530,7 +542,7 @@ class Monitor:
 
     def _new_watchers(self) -> list[Watcher]:
         """Return watchers for the parameters that have none yet."""
-        names = facts.parameter_names(self.optimizer, self.model)
+        names, share = facts.parameter_names(self._owner, self.model), self._share
         fresh: list[Watcher] = []
         waiting = False  # for the first batch, which gives a lazy parameter its shape
         by_group: dict[int, list[Watcher]] = {g: glance.watchers for g, glance in self._glances.items()}
@@ -540,8 +552,10 @@ class Monitor:
                     waiting = True
                 elif id(param) not in self._watched:
                     self._watched.add(id(param))
+                    if not share.records(param):
+                        continue
                     name = names[id(param)]
-                    coordinates = Coordinates(param, self._limit, self.seed, name)
+                    coordinates = Coordinates(param, self._limit, self.seed, name, share.piece(param))
                     fresh.append(
                         Watcher(param, name, g, coordinates, self._reader, self._needs_roots(coordinates, group))
                     )
@@ -550,8 +564,20 @@ class Monitor:
         if self._reader is not None:
             self._glances = {g: Glance(watchers, self._reader) for g, watchers in by_group.items()}
         self._groups_seen = [] if waiting else self._group_sizes()
-        self._on_gpu = any(w.view.param.is_cuda for watchers in by_group.values() for w in watchers)
+        self._on_gpu = any(w.param.is_cuda for watchers in by_group.values() for w in watchers)
         return fresh
+
+    def _part(self) -> dict[str, Any] | None:
+        """Return what the metadata say of this process's part of the run; None where it is all of it."""
+        if not self._share.sharded:
+            return None
+        names = facts.parameter_names(self._owner, self.model)
+        order = [names[id(param)] for group in self._owner.param_groups for param in group["params"]]
+        return {"rank": self._share.rank, "of": self._share.world, "names": order}
+
+    def _place(self) -> str:
+        """Return which part of the run this process has, in words; "" for all of it."""
+        return f"rank {self._share.rank} of {self._share.world}" if self._share.sharded else ""
 
     def _needs_roots(self, coordinates: Coordinates, group: Mapping[str, Any]) -> bool:
         """Return whether sqrt(v) of a tensor has to be kept from step to step."""

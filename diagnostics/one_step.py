@@ -34,6 +34,10 @@ coordinates lie there; whether all coordinates are to be summed, and where v bef
 whether the job stands until it is withdrawn; where the optimizer's own counter lies and its size; and the row of the
 rule. The address of g stands apart, as it changes in every step."""
 
+SIZES = 7
+"""Of a tensor: how many coordinates are watched, and in a sample; how many there are, and members of the harm test; of
+how many √v is kept; and how many are watched and are there in all, if other processes hold more of it."""
+
 (
     TENSORS, ROOTED, SAMPLED, LEADING, MEMBERS, RULES, LAG, KEPT,
     JOBS, GRADIENTS, COUNTS, LAYOUT, INDEX, LEAD, ROOT, EACH, UNKEPT, SCRATCH, COEFFICIENTS, THEN, LAST, SUM, RMS2_MAX,
@@ -137,7 +141,7 @@ def take_step(table: NDArray[np.int64], slot: int) -> int:  # noqa: PLR0912, PLR
     jobs, counts = integers(table[JOBS], (n, JOB)), doubles(table[COUNTS], (n,))
     if not advanced(jobs, counts):
         return STALE
-    gradients, layout = integers(table[GRADIENTS], (n,)), integers(table[LAYOUT], (n, 5))
+    gradients, layout = integers(table[GRADIENTS], (n,)), integers(table[LAYOUT], (n, SIZES))
     index, lead = integers(table[INDEX], (table[SAMPLED],)), integers(table[LEAD], (table[LEADING],))
     root, each = doubles(table[ROOT], (table[ROOTED],)), doubles(table[EACH], (4, table[SAMPLED]))
     unkept, scratch = doubles(table[UNKEPT], (4, BLOCK)), doubles(table[SCRATCH], (3, BLOCK))
@@ -155,7 +159,7 @@ def take_step(table: NDArray[np.int64], slot: int) -> int:  # noqa: PLR0912, PLR
     at = at_sampled = at_lead = at_rules = 0
     sick = False
     for p in range(n):
-        watched, sampled, numel, leading, rooted = layout[p]
+        watched, sampled, numel, leading, rooted, drawn, whole = layout[p]
         v_address, size, gathered, survey, before = jobs[p, :STEADY]
         g_address = gradients[p]
         now = coefficients[jobs[p, RULE]]
@@ -176,11 +180,12 @@ def take_step(table: NDArray[np.int64], slot: int) -> int:  # noqa: PLR0912, PLR
                 accumulate_whole(addresses, size, numel, scratch, unkept, now, then[p], last[p])
                 for k in range(COLUMNS):
                     if k != RMS2:
-                        last[p, k] *= watched / numel  # as if the sample had been like the whole
+                        last[p, k] *= drawn / whole  # as if the sample had been like the whole
+            elif drawn < whole:
+                if whole <= SCANNED and not gathered:
+                    last[p, NONFINITE] = unsound(g_address, size, numel) * drawn / whole
             elif not rooted:
                 add_unrooted(v_address, g_address, size, watched, now, then[p], last[p])
-            elif sampled and numel <= SCANNED and not gathered:
-                last[p, NONFINITE] = unsound(g_address, size, numel) * watched / numel
             # The members of the harm test: the first of a sample, and a sample of their own where all are watched.
             whose = lead[at_lead : at_lead + leading] if gathered or not sampled else chosen[:leading]
             load(v_address, size, whose, numel, 0, v[:leading])
@@ -197,9 +202,9 @@ def take_step(table: NDArray[np.int64], slot: int) -> int:  # noqa: PLR0912, PLR
                 m = imagined[p]
                 meet(now_imagined, at_rules, v[:m], g[:m], momentum[a : a + m])
                 stepped[p] = True
-            active = last[p, ACTIVE] * (numel / watched if survey else 1.0)
+            active = last[p, ACTIVE] * (whole / drawn if survey else 1.0)
             last[p, RMS2] = last[p, RMS2] / active if active > 0 else 0.0
-            last[p, STEPS] = 1.0
+            last[p, STEPS] = 1.0 if watched or survey else 0.0  # a process may hold none of a sample
             then[p] = now
             counts[p] += 1.0
             if not jobs[p, STEADY]:

@@ -43,7 +43,7 @@ def held_fast(watchers: Sequence[Watcher], states: States) -> Shares:
     """
     lost: Shares = {}
     for w in watchers:
-        for name, share in _held_fast(w, states.get(w.view.param, {})).items():
+        for name, share in _held_fast(w, states.get(w.param, {})).items():
             lost[name] = lost.get(name, 0.0) + w.coordinates.numel * share
     total = sum(w.coordinates.numel for w in watchers)
     return {name: float(amount / total) for name, amount in lost.items()}
@@ -52,15 +52,15 @@ def held_fast(watchers: Sequence[Watcher], states: States) -> Shares:
 def _held_fast(w: Watcher, state: Mapping[str, Any]) -> Shares:
     """Return what is lost of one tensor."""
     found: Shares = {}
-    gradient, reader = w.view.param.grad, w.reader
+    gradient, reader = w.param.grad, w.reader
     v = next((state[name] for name in MOMENTS if name in state), None)
-    if reader is None or gradient is None or gradient.is_sparse:
+    if reader is None or gradient is None or gradient.is_sparse or not w.coordinates.watched:
         return found
     with suppress(*FAILURES):
         if v is not None and narrow(v.dtype):
             found["frozen"] = float(cannot_decay(reader.decays(w.view.group)[1], v.dtype))
             found["underflow"] = float(np.mean((w.coordinates.take(v) == 0) & (w.coordinates.take(gradient) != 0)))
-        if narrow(w.view.param.dtype):
+        if narrow(w.param.dtype):
             found["swallowed"] = _swallowed(w, reader, gradient)
     return found
 
@@ -68,11 +68,11 @@ def _held_fast(w: Watcher, state: Mapping[str, Any]) -> Shares:
 def _swallowed(w: Watcher, reader: Reader, gradient: torch.Tensor) -> float:
     """Return the share of the steps that would leave the weight where it is; one more like the last is tried."""
     view = w.view
-    theta = w.coordinates.take(view.param)
+    theta = w.coordinates.take(w.param)
     view.gradient, view.before = w.descent(gradient), {"theta": theta}
     moved = rebuilt_step(reader, view, reader.coefficients(view), reader.second_moment(view))
     view.gradient, view.before = NOTHING, {}  # as the watcher leaves them
     tried = moved != 0
-    rounded = torch.from_numpy(theta + moved).to(view.param.dtype)
+    rounded = torch.from_numpy(theta + moved).to(w.param.dtype)
     same = as_numpy(rounded) == theta
     return float(same[tried].mean()) if tried.any() else 0.0

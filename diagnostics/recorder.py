@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from .flight import FlightRecorder
 from .imagined import Alternatives, Imagined
 from .log import Log, MemoryLog, Row, open_log
 from .one_step import STALE
+from .parts import PART, common_steps, parts_below
 from .schedule import PROVED, Schedule
 from .signals import Signals
-from .store import build_trace, load, write_meta
-from .trace import COLUMNS, ERRORS, SUMS, Trace
+from .store import META, build_trace, load, write_meta
+from .trace import COLUMNS, ERRORS, SUMS, Scalars, Trace
 from .watcher import Watcher
 
 Array = NDArray[np.float64]
@@ -92,7 +94,7 @@ class Recorder:
     def add(self, watchers: list[Watcher]) -> None:
         """Make room for more tensors."""
         self.stretches.extend(sum(w.coordinates.lead for w in watchers))
-        self.alternatives.extend([w.coordinates.lead for w in watchers], [w.coordinates.numel for w in watchers])
+        self.alternatives.extend([(w.coordinates.members, w.coordinates.member_scale) for w in watchers])
         self.watchers = [*self.watchers, *watchers]
         more = len(watchers)
         self.base_error = np.pad(self.base_error, ((0, more), (0, 0)))
@@ -158,7 +160,9 @@ class Recorder:
     def _measure_efficiency(self) -> None:
         for row in self._drift_rows():
             assert row.numbers is not None
-            self._append("efficiency", {}, measure(*row.numbers[:3]))
+            grams = row.numbers[:3]
+            facts = {"products": grams.sum(axis=1).tolist()} if PART in self.meta else {}
+            self._append("efficiency", facts, measure(*grams))
 
     def _record_row(self, groups: Mapping[str, list[float]]) -> Row:
         for name, value in self._pending:
@@ -213,8 +217,7 @@ class Recorder:
         self._committed = time.monotonic()
 
     def _drift_rows(self) -> list[Row]:
-        leads = [w.coordinates for w in self.watchers]
-        sizes = [(c.lead, c.numel / max(1, c.lead)) for c in leads]
+        sizes = [(w.coordinates.lead, w.coordinates.lead_scale) for w in self.watchers]
         gram, third = self.stretches.gram(sizes), self.stretches.third(sizes)
         if gram is None or third is None:
             return []
@@ -280,12 +283,19 @@ class Recorder:
                 f"{directory} holds the record of another run ({past.meta.get('optimizer')}), expected one of "
                 f"{meta['optimizer']}; choose another directory."
             )
+        parts = [run.get(PART, {"rank": 0, "of": 1}) for run in (past.meta, meta)]
+        then, now = (f"rank {part['rank']} of {part['of']}" for part in parts)
+        if then != now:
+            raise ValueError(
+                f"{directory} was recorded by {then}, got {now}: it holds other pieces of the tensors; continue with "
+                "as many processes, or choose another directory."
+            )
         if there and here != there:
             raise ValueError(
                 f"{directory} holds the record of other tensors: {difference(there, here)}; choose another directory, "
                 "or watch the tensors that it was begun with."
             )
-        return past
+        return past if PART not in meta else shortened(past, directory)
 
     def _continue(self, past: Trace) -> None:
         """Go on with the sums of a run recorded earlier; its standard errors are added to the coming ones."""
@@ -372,6 +382,20 @@ def difference(there: Sequence[tuple[str, tuple[int, ...]]], here: Sequence[tupl
     return f"the shapes differ, first that of {then[0]!r}, which is {then[1]} there, expected {now[1]}"
 
 
+def shortened(past: Trace, directory: Path) -> Trace:
+    """Return a part of a run up to the last step that all parts have: each may have lost a little more at its end."""
+    steps = common_steps([load(part) for part in parts_below(directory.parent, META)])
+    keep = np.isin(past.steps, steps)
+    past.steps, past.values = past.steps[keep], past.values[keep]
+    if past.what_if is not None:
+        past.what_if = replace(past.what_if, sums=past.what_if.sums[keep])
+    for name, scalar in past.scalars.items():
+        known = np.isin(scalar.steps, steps)
+        past.scalars[name] = Scalars(*(getattr(scalar, field)[known] for field in ("steps", "last", "total", "count")))
+    past.scalars = {name: scalar for name, scalar in past.scalars.items() if len(scalar.steps)}
+    return past
+
+
 def under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return the arrays whose name begins with `prefix`, without it."""
     return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
@@ -391,7 +415,7 @@ def claim(directory: Path) -> int | None:
         os.close(lock)
         raise ValueError(
             f"{directory} is being recorded by another monitor, expected a directory of its own; give each optimizer "
-            "and each rank another one, and close a monitor before its run is reopened."
+            "another one, and close a monitor before its run is reopened."
         ) from error
     except OSError:  # some network file systems know no locks
         os.close(lock)

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .imagined import MEMBERS
+from .pieces import Piece, local
+
 Array = NDArray[np.float64]
 Values = NDArray[np.floating]
 
@@ -30,20 +33,39 @@ class Coordinates:
     The sample depends on the seed and the tensor's name alone, so that a resumed run watches the same coordinates.
     Its first `lead` members are themselves a random sample: those of the harm test.
     A complex number is two real coordinates, as torch's own optimizers treat it.
+    Of a tensor that is shared out among processes the sample is drawn as a whole, and each watches what of it lies in
+    its `piece`.
     """
 
-    def __init__(self, param: torch.Tensor, limit: int | None, seed: int, name: str) -> None:
-        self.numel = param.numel() * (2 if param.is_complex() else 1)
+    def __init__(
+        self, param: torch.Tensor, limit: int | None, seed: int, name: str, piece: Piece | None = None
+    ) -> None:
+        width = 2 if param.is_complex() else 1
+        self.numel = local(param).numel() * width
+        """Coordinates at hand: those of the piece."""
+        self.whole = self.numel if piece is None else piece.whole * width
+        """Coordinates of the whole tensor."""
+        self.shape = tuple(param.shape) if piece is None else piece.shape
+        sampled = limit is not None and limit < self.whole
+        self.whole_watched = limit if sampled and limit is not None else self.whole
+        """Coordinates of the whole tensor that are watched, by whatever process."""
+        lead = min(LEAD, self.whole_watched)
+        drawn = sample(self.whole, self.whole_watched if sampled else lead, LEAD if sampled else 0, seed, name)
+        held, at_hand = (np.True_, drawn) if piece is None else piece.places(drawn, width)
+        here = np.broadcast_to(held, len(drawn))
+        self.lead, self.members = int(here[:lead].sum()), int(here[: min(lead, MEMBERS)].sum())
+        """Of the watched coordinates: how many are members of the harm test, and how many of those of `what_if`."""
         self.index: NDArray[np.int64] | None = None
-        if limit is not None and limit < self.numel:
-            self.index = sample(self.numel, limit, LEAD, seed, name)
+        if sampled:
+            self.index = at_hand
             self._torch_index = torch.from_numpy(self.index)
-        self.watched = self.numel if self.index is None else limit or 0
-        self.lead = min(LEAD, self.watched)
-        all_watched = self.index is None
-        self.lead_index = sample(self.numel, self.lead, 0, seed, name) if all_watched else np.arange(self.lead)
+        self.watched = self.numel if self.index is None else len(self.index)
+        self.lead_index = at_hand if self.index is None else np.arange(self.lead)
         """Where the members of the harm test stand among the watched coordinates."""
-        self.scale = self.numel / self.watched if self.watched else 1.0
+        self.scale = self.whole / self.whole_watched if self.whole_watched else 1.0
+        """From the watched coordinates to all, as `lead_scale` and `member_scale` from the fewer ones."""
+        self.lead_scale = self.whole / max(1, lead)
+        self.member_scale = self.whole / max(1, min(lead, MEMBERS))
 
     def in_place(self, tensor: torch.Tensor) -> bool:
         """Return whether compiled code may read the tensor where it lies: plain, on the CPU, in one piece."""
@@ -59,7 +81,7 @@ class Coordinates:
     @property
     def large(self) -> bool:
         """Whether all coordinates are watched of a tensor so large that keeping a number for each would be felt."""
-        return self.index is None and self.numel > LARGE
+        return self.index is None and self.whole > LARGE
 
     @property
     def sampled(self) -> NDArray[np.int64]:
@@ -68,7 +90,7 @@ class Coordinates:
 
     def take(self, tensor: torch.Tensor) -> Values:
         """Return the watched coordinates of a tensor of the parameter's shape, as float32 or float64, 1-D."""
-        tensor = tensor.detach()
+        tensor = local(tensor.detach())
         if self.in_place(tensor):
             values: Values = memory(tensor.reshape(-1))
             return values if self.index is None else np.take(values, self.index)
@@ -85,6 +107,7 @@ class Coordinates:
 
     def take_lead(self, tensor: torch.Tensor) -> Values:
         """Return the members of the harm test of a tensor of the parameter's shape, likewise."""
+        tensor = local(tensor)
         if self.in_place(tensor):
             where = self.lead_index if self.index is None else self.index[: self.lead]
             return np.take(memory(tensor.detach().reshape(-1)), where)
@@ -114,7 +137,7 @@ class Coordinates:
 
         Simple random sampling without replacement: N·sqrt((1 - n/N)·s²/n), for n of N coordinates watched.
         """
-        n, total = self.watched, self.numel
+        n, total = self.whole_watched, self.whole
         if n == total:
             return np.zeros(len(variance))
         error: Array = total * np.sqrt((1 - n / total) * variance / n)

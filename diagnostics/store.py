@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .log import open_log, replace_file
+from .parts import join, parts_below
 from .reading import LINES, SQLITE, read_rows, unreadable
 from .rows import Row, pack, unpack
 from .trace import (
@@ -39,12 +40,14 @@ ABSENT = np.array([math.nan if name in INSTANTS else 0.0 for name in COLUMNS])
 
 
 def load(path: Path) -> Trace:
-    """Read the run directory at `path`, also while another process writes it.
+    """Read the run directory at `path`, also while another process writes it; one that is in parts, as a whole.
 
     Raises:
         FileNotFoundError: if there is no run.
         ValueError: if `meta.json` or the log is damaged, foreign, or of a newer format.
     """
+    if not (path / META).exists() and (parts := parts_below(path, META)):
+        return join([load(part) for part in parts])
     meta = read_meta(path)
     file = path / SQLITE if (path / SQLITE).exists() else path / LINES
     try:
@@ -66,6 +69,11 @@ def save(trace: Trace, path: Path) -> None:
         for row in rows:
             log.append(row)
     write_meta(path, trace.meta)  # last: a directory without it is no run
+
+
+def is_run(path: Path) -> bool:
+    """Return whether `path` holds a run, whole or in parts."""
+    return (path / META).exists() or bool(parts_below(path, META))
 
 
 def write_meta(path: Path, meta: dict[str, Any]) -> None:
@@ -205,7 +213,8 @@ def efficiency_of(rows: list[Row], tensors: int) -> Efficiency | None:
         filled[: len(row.numbers)] = row.numbers
     steps = np.array([row.step for row in rows], dtype=np.int64)
     rho, low, high, slope = values[:, :4].T
-    return Efficiency(steps, rho, low, high, values[:, 4:], slope)
+    products = tuple(np.array(row.facts["products"]) for row in rows if "products" in row.facts)
+    return Efficiency(steps, rho, low, high, values[:, 4:], slope, products if len(products) == len(rows) else ())
 
 
 def what_if_of(rules: list[str], records: list[Row], products: list[Row]) -> WhatIfRecord | None:

@@ -78,6 +78,8 @@ class TensorInfo:
     group: int
     formula: str | None
     """The stepsize formula; None where this optimizer has no elementwise stepsize."""
+    part_of: int | None = None
+    """Coordinates of the whole tensor, where `numel` counts those of one process; None where these are all."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ class Efficiency:
     tensors: Array
     slope: Array | None = None
     """The slope's share of what the gradients push (see `slope.py`), of all tensors together, `(n,)`."""
+    products: tuple[Array, ...] = ()
+    """Of one process's part of a run: what ρ was made of at each step, `(3, k, k)` in all its tensors together."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from .accumulators import Accumulator, Coefficients
+from .pieces import is_dtensor, local, reduced
 from .sampling import NO_INDEX, NUMPY_DTYPES, Coordinates
 from .snapshot import ENTRIES, LEVELS, QUANTILES, SQUARE, snapshot
 from .stepsizes import Reader, Unreadable, Values, View, rebuilt_step
@@ -88,8 +89,8 @@ class Watcher:
         self.coordinates = coordinates
         self.accumulator: Accumulator
         """This tensor's row in the sums of all, handed over by their keeper."""
-        self.view = View(param, coordinates)
-        self.size = param.numel()
+        self.param, self.view = param, View(param, coordinates)
+        self.size = local(param).numel()
         self.waits = False
         """Whether others step before this step is added up, so that all must be copied; see `several.py`."""
         self.rooted = rooted
@@ -113,8 +114,9 @@ class Watcher:
     def info(self) -> TensorInfo:
         """Return what the record says of this tensor."""
         formula = self.reader.formula if self.reader else None
-        shape, numel = tuple(self.view.param.shape), self.coordinates.numel
-        return TensorInfo(self.name, shape, numel, self.coordinates.watched, self.group, formula)
+        own = self.coordinates
+        part_of = own.whole if own.whole != own.numel else None
+        return TensorInfo(self.name, own.shape, own.numel, own.watched, self.group, formula, part_of)
 
     def before(self, group: Mapping[str, Any], state: Mapping[str, Any], proving: bool, surveying: bool) -> None:
         """Note what the coming step will overwrite and the reading needs."""
@@ -122,46 +124,65 @@ class Watcher:
         view.before = {}
         if not self.intact():
             return
-        view.group, view.state = settled(group), state
+        self.show(group, state)
         if proving or (self.reader and self.reader.adds_decay_to_gradient(group)):
-            view.before["theta"] = self.coordinates.take(view.param).copy()
+            view.before["theta"] = self.coordinates.take(self.param).copy()
         if self.reader:
             self.reader.remember(view, proving)
             if surveying and (self.coordinates.index is not None or not self.rooted):
                 self.keep_second_moment(self.reader, group, state)
+
+    def show(self, group: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Let the reader see a step; of a DTensor only what lies here, so that nothing that it asks can communicate."""
+        view = self.view
+        view.group, view.state = settled(group), state
+        if is_dtensor(self.param):
+            view.param = local(self.param).detach()
+            view.param.grad = None if self.param.grad is None else local(self.param.grad)
+            view.state = {key: local(entry) for key, entry in state.items()}
 
     def keep_second_moment(self, reader: Reader, group: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Copy the whole second moment, where one lies in this process's memory, for a survey of all coordinates."""
         stored = kept_as(reader, group)
         if stored and stored not in state:
             self.view.before["survey"] = stored, None
-        elif stored and at_hand(state[stored]):
-            self.view.before["survey"] = stored, plain_copy(state[stored])
+        elif stored and at_hand(local(state[stored])):
+            self.view.before["survey"] = stored, plain_copy(local(state[stored]))
 
     def survey(self, gradient: torch.Tensor, now: Coefficients) -> bool:
         """Sum this step over all coordinates, if the second moment was kept; return whether that can be."""
         stored, before = self.view.before.get("survey", (None, None))
-        if stored is None or not at_hand(gradient) or not at_hand(self.view.state[stored]):
+        if stored is None:
+            return False
+        gradient, moment = local(gradient), local(self.view.state[stored])
+        if not at_hand(gradient) or not at_hand(moment):
             return False
         if not self.accumulator.then.any():  # there is no step to compare with
             before = None
-        both = self.view.state[stored], gradient
+        both = moment, gradient
         v, g = (x if self.coordinates.in_place(x) and not self.waits else plain_copy(x) for x in both)
         return self.accumulator.point(v, g, now.packed(), survey=True, before=before)
 
     def after(self, group: Mapping[str, Any], state: Mapping[str, Any], step: int, proving: bool) -> Outcome:
         """Measure the step just taken; `step` counts for optimizers that keep no counter of their own."""
-        view, gradient = self.view, self.view.param.grad
+        view, gradient = self.view, self.param.grad
         absent = gradient is None or not self.intact()
         if absent or not self.advanced(state):
             self.accumulator.idle()
             return Outcome.ABSENT if absent else Outcome.SKIPPED
         assert gradient is not None
-        view.group, view.state = settled(group), state
+        self.show(group, state)
         view.step = float(step) if self.counted is None else self.counted
         if self.reader and not view.before and self.reader.looks_ahead(group):  # it was asked to just before this step
             self.accumulator.idle()
             self.accumulator.forget()
+            return Outcome.STEPPED
+        if not reduced(self.param):
+            if self.reader:
+                self.give_up(
+                    "its gradient is not laid out over the processes as it is itself: none has all of its part"
+                )
+            self.accumulator.idle()
             return Outcome.STEPPED
         if self.reader:
             try:
@@ -185,7 +206,7 @@ class Watcher:
 
     def intact(self) -> bool:
         """Return whether the tensor has elements, and as many as when it was first seen."""
-        now = self.view.param.numel()
+        now = local(self.param).numel()
         if now != self.size and self.reader:
             self.give_up(f"it had {self.size} elements and has {now}: another tensor took its place")
         return now == self.size > 0
@@ -234,7 +255,7 @@ class Watcher:
         moved, rebuilt = after - before, rebuilt_step(reader, self.view, now, v)
         underflown = (v == 0) & (reader.direction(self.view) != 0)
         sound = np.isfinite(moved) & np.isfinite(rebuilt) & ~underflown
-        unit = torch.finfo(self.view.param.dtype).eps
+        unit = torch.finfo(self.param.dtype).eps
         rounding = 2 * unit * float(np.linalg.norm(np.maximum(np.abs(before), np.abs(after))[sound]))
         error = float(np.linalg.norm(moved[sound] - rebuilt[sound]))
         size = float(np.linalg.norm(moved[sound]))
@@ -268,6 +289,8 @@ class Watcher:
     def measure_update(self, step: int) -> None:
         """Measure size and direction of Δθ; needs the parameter noted before the step."""
         self.after_step = self.theta()
+        if not len(self.after_step):  # the sample has none of the coordinates that this process holds
+            return
         moved, gradient = self.after_step - self.view.before["theta"], self.view.gradient.astype(np.float64)
         lengths = float(np.linalg.norm(moved) * np.linalg.norm(gradient))
         alignment = float(-moved @ gradient) / lengths if lengths > 0 else math.nan
@@ -290,7 +313,7 @@ class Watcher:
 
     def theta(self) -> Array:
         """Return the parameter at the watched coordinates, now."""
-        return self.coordinates.take(self.view.param).astype(np.float64)
+        return self.coordinates.take(self.param).astype(np.float64)
 
     def roots(self) -> Array:
         """Return sqrt(v) after the newest step, `(watched,)`; 0 where there is none."""
@@ -331,9 +354,9 @@ class Watcher:
 
     def instants(self, step: int, rms_max: float) -> Array:
         """Return the columns `ERRORS` and `INSTANTS` for a record after `step`."""
-        found, sums, coordinates, param = np.empty(ENTRIES), self.accumulator, self.coordinates, self.view.param
+        found, sums, coordinates, param = np.empty(ENTRIES), self.accumulator, self.coordinates, local(self.param)
         each = np.ascontiguousarray(sums.each)  # of one layout, or there would be two compilations
-        if coordinates.in_place(param):
+        if coordinates.watched and coordinates.in_place(param):
             place = param.data_ptr(), param.element_size(), coordinates.sampled, coordinates.numel
         else:
             theta = self.theta() if self.intact() else NOTHING

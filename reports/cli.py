@@ -294,11 +294,15 @@ def listing(directory: Path, *, as_json: bool = False) -> int:
 
 def runs_below(directory: Path) -> Iterator[Path]:
     """Yield the run directories at and below `directory`, hidden folders left out, in order."""
+    from ..diagnostics.parts import parts_below
     from ..diagnostics.reading import LINES, SQLITE
     from ..diagnostics.store import META
 
     for path, folders, files in os.walk(directory):
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        parts = parts_below(Path(path), META)
+        if parts:
+            yield Path(path)
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and Path(path, f) not in parts)
         if META in files and {LINES, SQLITE} & set(files):  # other tools write a meta.json as well
             yield Path(path)
 

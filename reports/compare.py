@@ -43,8 +43,8 @@ def names_of(runs: Sequence[Path]) -> list[str]:
 
 def load(path: Path) -> Trace | list[Trace]:
     """Return the run at `path`, or the runs below it."""
-    from ..diagnostics.store import META
+    from ..diagnostics.store import is_run
     from .cli import _load, runs_below
 
-    below = [] if (path / META).exists() else list(runs_below(path))
+    below = [] if is_run(path) else list(runs_below(path))
     return [_load(run) for run in below] if below else _load(path)
