@@ -399,11 +399,14 @@ class Monitor:
             return closer, True
         with QUIET():
             outcomes = {w.after(groups[w.group], states.get(w.param, {}), step, self._proving) for w in closer}
-        elsewhere = self._share.sharded and Outcome.SKIPPED not in outcomes  # other ranks may hold what has stepped
-        if Outcome.STEPPED in outcomes or len(closer) < len(watchers) or elsewhere:
+        if self._is_step(outcomes) or len(closer) < len(watchers):
             return closer, True
         self._note_skip(Outcome.SKIPPED in outcomes)
         return closer, False
+
+    def _is_step(self, outcomes: set[Outcome]) -> bool:
+        """Return whether anything stepped; of several processes another may hold what did."""
+        return Outcome.STEPPED in outcomes or (self._share.sharded and Outcome.SKIPPED not in outcomes)
 
     def _at_a_glance(
         self, groups: Sequence[Mapping[str, Any]], states: Mapping[torch.Tensor, Mapping[str, Any]], step: int
@@ -481,7 +484,7 @@ class Monitor:
         """Take what the optimizers did since the last round as one step."""
         outcomes, self._outcomes = self._outcomes, set()
         self._several.stepped.clear()
-        if Outcome.STEPPED in outcomes:
+        if self._is_step(outcomes):
             self._take_in(self._recorder.watchers, self._recorder.advance())
         else:
             self._note_skip(Outcome.SKIPPED in outcomes)
