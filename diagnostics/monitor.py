@@ -99,7 +99,7 @@ class Monitor:
         on_alert: Callable[[Alert], object] | None = None,
         strict: bool = False,
     ) -> None:
-        self._owner = watchable(optimizer)
+        self._owner: torch.optim.Optimizer = watchable(optimizer)
         facts.check_optimizer(self._owner)
         facts.check_model(self._owner, model)
         self._share = Share(self._owner, model)
@@ -134,7 +134,7 @@ class Monitor:
         self._loaded_at = -1
         self._after = self._guarded(Monitor._after_step)
         self._outcomes: set[Outcome] = set()
-        self._parts: dict[torch.optim.Optimizer, list[tuple[Watcher, int]]] = {}
+        self._moves: dict[torch.optim.Optimizer, list[tuple[Watcher, int]]] = {}
         """Of several optimizers: whom each moves, with the place of the group in its own list."""
         self._handles: list[RemovableHandle] = []
         for member in members(watched):
@@ -399,11 +399,14 @@ class Monitor:
             return closer, True
         with QUIET():
             outcomes = {w.after(groups[w.group], states.get(w.param, {}), step, self._proving) for w in closer}
-        elsewhere = self._share.sharded and Outcome.SKIPPED not in outcomes  # other ranks may hold what has stepped
-        if Outcome.STEPPED in outcomes or len(closer) < len(watchers) or elsewhere:
+        if self._is_step(outcomes) or len(closer) < len(watchers):
             return closer, True
         self._note_skip(Outcome.SKIPPED in outcomes)
         return closer, False
+
+    def _is_step(self, outcomes: set[Outcome]) -> bool:
+        """Return whether anything stepped; of several processes another may hold what did."""
+        return Outcome.STEPPED in outcomes or (self._share.sharded and Outcome.SKIPPED not in outcomes)
 
     def _at_a_glance(
         self, groups: Sequence[Mapping[str, Any]], states: Mapping[torch.Tensor, Mapping[str, Any]], step: int
@@ -436,21 +439,22 @@ class Monitor:
         if not several.stepped:
             self._begin_round()
         self._armed = True
-        self._remember(*self._part(member), member.state)
+        self._remember(*self._moved(member), member.state)
 
     def _begin_round(self) -> None:
+        """Let no tensor step but those that will, and look up whom each optimizer moves."""
         several, recorder = self._several, self._recorder
         self._watch_new_groups()
         self._proving = self._proves_next()
         places = several.places
-        self._parts = {member: [] for member in several.members}
+        self._moves = {member: [] for member in several.members}
         for w in recorder.watchers:
             w.accumulator.idle()
             which, place = places[w.group]
-            self._parts[several.members[which]].append((w, place))
+            self._moves[several.members[which]].append((w, place))
 
     def _after_member(self, member: torch.optim.Optimizer) -> None:
-        part, groups = self._part(member)
+        part, groups = self._moved(member)
         if not self._armed:
             self._recheck(part)
             return
@@ -466,9 +470,9 @@ class Monitor:
         if self._several.round_is_full:
             self._end_round()
 
-    def _part(self, member: torch.optim.Optimizer) -> tuple[list[Watcher], Groups]:
+    def _moved(self, member: torch.optim.Optimizer) -> tuple[list[Watcher], Groups]:
         """Return whom a member moves, and its groups by their place among all."""
-        part = self._parts[member]
+        part = self._moves[member]
         return [w for w, _ in part], {w.group: member.param_groups[place] for w, place in part}
 
     @property
@@ -480,7 +484,7 @@ class Monitor:
         """Take what the optimizers did since the last round as one step."""
         outcomes, self._outcomes = self._outcomes, set()
         self._several.stepped.clear()
-        if Outcome.STEPPED in outcomes:
+        if self._is_step(outcomes):
             self._take_in(self._recorder.watchers, self._recorder.advance())
         else:
             self._note_skip(Outcome.SKIPPED in outcomes)
@@ -491,8 +495,9 @@ class Monitor:
             self._recorder.note("state loaded", message)
         self._loaded_at = self.step
         self._look_anew()
+        states = self.optimizer.state
         for w in self._recorder.watchers:
-            w.reload(self.optimizer.state.get(w.param, {}))
+            w.reload(states.get(w.param, {}))
         self._alerts.restart()
         self._note_troubles(self._recorder.watchers)
 

@@ -114,6 +114,8 @@ class Share:
         return bool(self.rank == self._widest.min())
 
     def _whole(self, param: torch.Tensor) -> int:
+        if torch.nn.parameter.is_lazy(param):
+            return 0  # nobody knows yet
         piece, _ = self._flat.get(id(param), (None, True))
         return param.numel() if piece is None else piece.whole
 
