@@ -88,7 +88,7 @@ class Accumulators:
 
     @property
     def then(self) -> Array:
-        """The coefficients of every tensor's newest step, `(tensors, 6)`."""
+        """The coefficients of every tensor's newest step, `(tensors, 7)`."""
         return self._then
 
     def extend(self, coordinates: Sequence[Coordinates], rooted: Sequence[bool]) -> list[Accumulator]:
@@ -223,7 +223,7 @@ class Accumulator:
         the step, None for zero.
         """
         in_place = self._coordinates.in_place
-        if not in_place(g) or not (v is None or (v.dtype is g.dtype and in_place(v))):
+        if not in_place(g) or not all(x is None or (x.dtype is g.dtype and in_place(x)) for x in (v, before)):
             return False
         past = 0 if before is None else before.data_ptr()
         if survey:
@@ -236,9 +236,11 @@ class Accumulator:
     def hold(self, v: NDArray[np.floating], g: NDArray[np.floating], now: Coefficients) -> None:
         """Take this step from arrays of the watched coordinates, `(watched,)`."""
         # Copies: where several optimizers make up one step, the first one's gradient may be gone before the last steps.
-        held = np.array(v, np.float64), np.array(g, np.float64)
+        # In their own precision: what float32 cannot know must not be read from the digits of float64.
+        kind = np.float32 if v.dtype == g.dtype == np.float32 else np.float64
+        held = np.array(v, kind), np.array(g, kind)
         self._held.append(held)
-        JOB.pack_into(self._job, 0, held[0].ctypes.data, 8, 1, 0, 0, 0, 0, 0, self.row)
+        JOB.pack_into(self._job, 0, held[0].ctypes.data, held[0].itemsize, 1, 0, 0, 0, 0, 0, self.row)
         self._gradients[self.row], self._rule[:] = held[1].ctypes.data, now.packed()
 
     def stand(self, counter: torch.Tensor | None, count: float, rule_row: int) -> None:
@@ -254,6 +256,11 @@ class Accumulator:
     def renew(self, rule: bytes) -> None:
         """Take the coefficients of this step, packed."""
         self._rule[:] = rule
+
+    @property
+    def count(self) -> float:
+        """The optimizer's count at the newest step that was added while the job stood."""
+        return float(self._counts[self.row])
 
     def idle(self) -> None:
         """Take nothing from this step."""

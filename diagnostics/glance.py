@@ -28,6 +28,13 @@ class Entry(NamedTuple):
     counter: torch.Tensor | None
     counter_address: int
 
+    def take_back(self, count: float) -> Watcher:
+        """Let no job stand without a route; return the watcher, whose newest step taken is number `count`."""
+        self.watcher.accumulator.withdraw()
+        if self.counter is not None:
+            self.watcher.counted = count
+        return self.watcher
+
 
 class Route:
     """Tensors of one group and one count of steps, whose second moments and counters lie where they lay."""
@@ -41,7 +48,7 @@ class Route:
         `gradients` has an address per tensor. The coefficients of all are kept with the first, so all go with it.
         """
         self.count += 1.0
-        changed = []
+        kept, changed = [], []
         for entry in self.entries:
             watcher, param, dtype, numel, row, state, v, v_address, counter, counter_address = entry
             g = param.grad
@@ -59,13 +66,13 @@ class Route:
             ):
                 gradients[row] = g.data_ptr()
                 watcher.counted = None if counter is None else self.count
+                kept.append(entry)
             else:
                 changed.append(entry)
         if changed and changed[0] is self.entries[0]:
-            changed = self.entries
-        if changed:
-            self.entries = [entry for entry in self.entries if entry not in changed]
-        return [entry.watcher for entry in changed]
+            kept, changed = [], self.entries
+        self.entries = kept
+        return [entry.take_back(self.count - 1.0) for entry in changed]
 
 
 class Glance:
@@ -110,7 +117,7 @@ class Glance:
         """Look at every tensor anew."""
         for route in self._routes:
             for entry in route.entries:
-                entry.watcher.accumulator.withdraw()
+                entry.take_back(entry.watcher.accumulator.count)
         self._routes, self._loose = [], list(self.watchers)
 
     def _look(
@@ -141,6 +148,7 @@ class Glance:
             if count not in rules:
                 rule = self._rule(w, group, state, count)
                 if rule is None:
+                    self.dissolve()
                     return self.watchers
                 rules[count] = rule
             if w.accumulator.point(local(state[stored]) if stored else None, local(gradient), rules[count]):
@@ -165,7 +173,7 @@ class Glance:
         for w in watchers:
             param, state = w.param, states.get(w.param, NO_STATE)
             v, counter = state.get(stored), state.get("step")
-            if is_dtensor(param) or (stored and (counter is None or not at_hand(counter) or counter.numel() != 1)):
+            if is_dtensor(param) or (stored and counter is None) or not (counter is None or is_clock(counter)):
                 self._loose.append(w)
                 continue
             places = [0 if tensor is None else tensor.data_ptr() for tensor in (v, counter)]
@@ -184,3 +192,8 @@ class Glance:
             return self._reader.coefficients(w.view).packed()
         except FAILURES:
             return None
+
+
+def is_clock(counter: Any) -> bool:
+    """Return whether compiled code can read a counter: one number of float32 or float64 in this process's memory."""
+    return at_hand(counter) and counter.numel() == 1

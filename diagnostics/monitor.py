@@ -29,7 +29,7 @@ from .precision import held_fast
 from .readers import reader_of, why_none
 from .readers_by_state import Trial
 from .recorder import Recorder
-from .sampling import Coordinates
+from .sampling import NUMPY_DTYPES, Coordinates
 from .scalars import scalars
 from .schedule import OPENING, PROVED
 from .several import Several, members, watchable
@@ -133,7 +133,10 @@ class Monitor:
         OPEN.add(self)
         self._loaded_at = -1
         self._after = self._guarded(Monitor._after_step)
+        self._found: set[Outcome] = set()
+        """What the tensors that were looked at closer did in the newest step."""
         self._outcomes: set[Outcome] = set()
+        """Of several optimizers: what they did in the round at hand."""
         self._moves: dict[torch.optim.Optimizer, list[tuple[Watcher, int]]] = {}
         """Of several optimizers: whom each moves, with the place of the group in its own list."""
         self._handles: list[RemovableHandle] = []
@@ -302,6 +305,8 @@ class Monitor:
                 f"`state` must have been made by {self._place() or 'a run of one part'}, got that of "
                 f"{state.get('rank') or 'a run of one part'}; save and load one on each rank."
             )
+        self._look_anew()
+        self._prepares = True  # the coming step has another number
         self._recorder.restore(state["recorder"])
         self._alerts.restart()
 
@@ -359,9 +364,10 @@ class Monitor:
         closer, stepped = self._measure()
         noteworthy = recorder.advance() if stepped else 0
         if noteworthy == STALE:
-            self._look_anew()
-            closer, stepped = self._measure()
+            closer, stepped = self._measure_again(closer)
             noteworthy = recorder.advance() if stepped else 0
+            if noteworthy == STALE:
+                raise RuntimeError("a step counter that was read one by one is not the one that stands in its memory.")
         if stepped:
             self._take_in(closer, noteworthy)
 
@@ -398,11 +404,28 @@ class Monitor:
         if not closer:
             return closer, True
         with QUIET():
-            outcomes = {w.after(groups[w.group], states.get(w.param, {}), step, self._proving) for w in closer}
-        if self._is_step(outcomes) or len(closer) < len(watchers):
-            return closer, True
-        self._note_skip(Outcome.SKIPPED in outcomes)
-        return closer, False
+            self._found = {w.after(groups[w.group], states.get(w.param, {}), step, self._proving) for w in closer}
+        return closer, self._is_step_of(closer)
+
+    def _measure_again(self, done: Sequence[Watcher]) -> tuple[Sequence[Watcher], bool]:
+        """Look one by one, after a counter was not what it should be, at all that were not looked at so before."""
+        outcomes, groups, states = self._found if done else set(), self.optimizer.param_groups, self.optimizer.state
+        self._look_anew()
+        step, again = self._recorder.step + 1, self._at_a_glance(groups, states, self._recorder.step + 1)
+        rest = [w for w in again if w not in done]
+        with QUIET():
+            self._found = outcomes | {
+                w.after(groups[w.group], states.get(w.param, {}), step, self._proving) for w in rest
+            }
+        closer = [*done, *rest]
+        return closer, self._is_step_of(closer)
+
+    def _is_step_of(self, closer: Sequence[Watcher]) -> bool:
+        """Return whether the call of `step` was one, where these were looked at closer; note it if not."""
+        if self._is_step(self._found) or len(closer) < len(self._recorder.watchers):
+            return True
+        self._note_skip(Outcome.SKIPPED in self._found)
+        return False
 
     def _is_step(self, outcomes: set[Outcome]) -> bool:
         """Return whether anything stepped; of several processes another may hold what did."""
@@ -560,7 +583,7 @@ class Monitor:
                     name = names[id(param)]
                     coordinates = Coordinates(param, self._limit, self.seed, name, share.piece(param))
                     fresh.append(
-                        Watcher(param, name, g, coordinates, self._reader, self._needs_roots(coordinates, group))
+                        Watcher(param, name, g, coordinates, self._reader, self._needs_roots(param, coordinates, group))
                     )
                     fresh[-1].waits = isinstance(self.optimizer, Several)
                     by_group.setdefault(g, []).append(fresh[-1])
@@ -582,10 +605,10 @@ class Monitor:
         """Return which part of the run this process has, in words; "" for all of it."""
         return f"rank {self._share.rank} of {self._share.world}" if self._share.sharded else ""
 
-    def _needs_roots(self, coordinates: Coordinates, group: Mapping[str, Any]) -> bool:
-        """Return whether sqrt(v) of a tensor has to be kept from step to step."""
+    def _needs_roots(self, param: torch.Tensor, coordinates: Coordinates, group: Mapping[str, Any]) -> bool:
+        """Return whether sqrt(v) of a tensor has to be kept from step to step; a narrow v is too rounded to go back."""
         reader = self._reader
-        if isinstance(self.optimizer, Several):
+        if isinstance(self.optimizer, Several) or param.dtype not in NUMPY_DTYPES:
             return True
         return not (coordinates.large and reader and reader.fades(group) and kept_as(reader, group))
 

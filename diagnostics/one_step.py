@@ -23,7 +23,7 @@ TERMS = 7
 BLOCK = 4096
 """Coordinates that the compiled loop holds at a time; the arrays for so many lie in a second-level cache."""
 SCANNED = 2**14
-"""Elements up to which a sampled tensor is searched whole for numbers that are not finite: one NaN ends a run."""
+"""Elements up to which a sampled tensor, read where it lies, is searched whole for numbers that are not finite."""
 
 SICK, STALE = 16, 32
 """Bits beside those of `signals.py`: a number was not finite; a counter did not advance by one, so nothing was done."""
@@ -183,7 +183,7 @@ def take_step(table: NDArray[np.int64], slot: int) -> int:  # noqa: PLR0912, PLR
                         last[p, k] *= drawn / whole  # as if the sample had been like the whole
             elif drawn < whole:
                 if whole <= SCANNED and not gathered:
-                    last[p, NONFINITE] = unsound(g_address, size, numel) * drawn / whole
+                    last[p, NONFINITE] = max(last[p, NONFINITE], unsound(g_address, size, numel) * drawn / whole)
             elif not rooted:
                 add_unrooted(v_address, g_address, size, watched, now, then[p], last[p])
             # The members of the harm test: the first of a sample, and a sample of their own where all are watched.

@@ -50,7 +50,7 @@ class Coordinates:
         self.whole_watched = limit if sampled and limit is not None else self.whole
         """Coordinates of the whole tensor that are watched, by whatever process."""
         lead = min(LEAD, self.whole_watched)
-        drawn = sample(self.whole, self.whole_watched if sampled else lead, LEAD if sampled else 0, seed, name)
+        drawn = sample(self.whole, self.whole_watched if sampled else lead, seed, name)
         held, at_hand = (np.True_, drawn) if piece is None else piece.places(drawn, width)
         here = np.broadcast_to(held, len(drawn))
         self.lead, self.members = int(here[:lead].sum()), int(here[: min(lead, MEMBERS)].sum())
@@ -144,15 +144,16 @@ class Coordinates:
         return error
 
 
-def sample(numel: int, count: int, lead: int, seed: int, name: str) -> NDArray[np.int64]:
-    """Return `count` of `numel` indices drawn without replacement, the first `lead` and the rest each sorted.
+def sample(numel: int, count: int, seed: int, name: str) -> NDArray[np.int64]:
+    """Return `count` of `numel` indices drawn without replacement, sorted in parts: `MEMBERS`, up to `LEAD`, the rest.
 
+    So the first of them are random samples by themselves.
     Sorted indices walk through memory in one direction, which is what makes reading them cheap.
     """
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
     drawn = rng.choice(numel, size=count, replace=False).astype(np.int64)
-    return np.concatenate([np.sort(drawn[:lead]), np.sort(drawn[lead:])])
+    return np.concatenate([np.sort(part) for part in np.split(drawn, [MEMBERS, LEAD])])
 
 
 def as_numpy(tensor: torch.Tensor) -> Values:

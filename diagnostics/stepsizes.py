@@ -192,7 +192,8 @@ class Adam(Reader):
 
     def fades(self, group: Mapping[str, Any]) -> bool:
         """Return whether v is the average and not its maximum; a subclass, whose v may be another, says so itself."""
-        return type(self) in (Adam, AdamW, NAdam, RAdam) and not group.get("amsgrad")
+        averages = type(self) in (Adam, AdamW, NAdam, RAdam) and not group.get("amsgrad")
+        return averages and float(group["betas"][1]) > 0
 
     def direction(self, view: View) -> Values:
         """Return the momentum, not bias-corrected."""
@@ -320,7 +321,7 @@ class RMSprop(Reader):
 
     def fades(self, group: Mapping[str, Any]) -> bool:
         """Return whether v is not centred."""
-        return type(self) is RMSprop and not group["centered"]
+        return type(self) is RMSprop and not group["centered"] and float(group["alpha"]) > 0
 
     def stored(self, group: Mapping[str, Any]) -> str | None:
         """Return the second moment unless it is centred."""

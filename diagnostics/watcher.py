@@ -169,6 +169,7 @@ class Watcher:
         absent = gradient is None or not self.intact()
         if absent or not self.advanced(state):
             self.accumulator.idle()
+            view.before = {}
             return Outcome.ABSENT if absent else Outcome.SKIPPED
         assert gradient is not None
         self.show(group, state)
@@ -233,8 +234,8 @@ class Watcher:
         view.gradient = self.descent(gradient)
         if reader.adds_decay_to_gradient(view.group):
             view.gradient = view.gradient + view.number("weight_decay") * view.before["theta"]
-        if not self.rooted and not reader.fades(view.group):
-            raise Unreadable("its rule changed to one whose last second moment would have to be kept")
+        if not self.rooted and not self.gives_back(reader):
+            raise Unreadable("its rule, or the precision of its state, does not give back the second moment of before")
         now, v = reader.coefficients(view), reader.second_moment(view)
         touched = self.coordinates.touched(gradient)
         if touched is not None:
@@ -243,6 +244,11 @@ class Watcher:
             self.give_up(error)
         elif not self.survey(gradient, now):
             self.accumulator.hold(v, view.gradient, now)
+
+    def gives_back(self, reader: Reader) -> bool:
+        """Return whether v before the step can be computed from what the step left."""
+        stored = kept_as(reader, self.view.group)
+        return reader.fades(self.view.group) and bool(stored) and at_hand(self.view.state.get(str(stored)))
 
     def check(self, reader: Reader, now: Coefficients, v: Values) -> str | None:
         """Compare the rebuilt step with Δθ; return the mismatch in words, None where the formula holds.
@@ -277,6 +283,7 @@ class Watcher:
     def give_up(self, reason: str) -> None:
         """Stop reading stepsizes here, and say why: no stepsize is better than a wrong one."""
         self.reader, self.trouble = None, reason
+        self.accumulator.withdraw()
 
     def measure_gradient(self) -> None:
         """Record what a tensor without a stepsize has."""
@@ -325,6 +332,8 @@ class Watcher:
         """Return those of the members of the harm test."""
         if self.rooted or self.reader is None:
             return self.accumulator.root[self.coordinates.lead_index]
+        if not self.accumulator.then.any():
+            return np.zeros(0)
         stored = kept_as(self.reader, self.view.group)
         found = self.view.state.get(stored) if stored else None
         roots = np.zeros(0) if found is None else np.sqrt(self.coordinates.take_lead(found), dtype=np.float64)
@@ -332,7 +341,10 @@ class Watcher:
 
     def quantiles_of_all(self, reader: Reader) -> Array:
         """Return the quantiles of the stepsizes, `(5,)`, where no root is kept: those of v, which falls as e rises."""
-        v = reader.second_moment(self.view) if self.accumulator.then.any() else NOTHING
+        try:
+            v = reader.second_moment(self.view) if self.accumulator.then.any() else NOTHING
+        except FAILURES:  # somebody cleared the state since
+            v = NOTHING
         v = v[v > 0]
         if len(v) == 0:
             return np.full(QUANTILES, math.nan)

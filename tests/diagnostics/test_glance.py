@@ -11,6 +11,7 @@ import torch
 from stepscope import Monitor
 from stepscope.diagnostics import one_step
 from stepscope.diagnostics.schedule import OPENING, Schedule
+from stepscope.diagnostics.trace import SUMS
 
 OPTIMIZERS = {
     "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.01),
@@ -127,3 +128,156 @@ def test_a_replaced_state_is_let_go():
         optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
         gc.collect()
         assert [ref() for ref in old] == [None, None]
+
+
+# --- steps that are out of the ordinary while all tensors stand on a route -----------------------------------
+
+
+class Odd(torch.optim.AdamW):
+    """May refuse a step, or leave out all groups but one."""
+
+    refuses = False
+    only = None
+
+    def step(self, closure=None):
+        if self.refuses:
+            return
+        left_out = [] if self.only is None else [g for k, g in enumerate(self.param_groups) if k != self.only]
+        kept = [(p, p.grad) for group in left_out for p in group["params"]]
+        for p, _ in kept:
+            p.grad = None
+        super().step(closure)
+        for p, gradient in kept:
+            p.grad = gradient
+
+
+def on_routes(narrow=False):
+    """Return an optimizer of two groups after 20 steps, what takes a step more, and its monitor."""
+    params = [torch.nn.Parameter(torch.linspace(-1, 1, 20)) for _ in range(2)]
+    if narrow:
+        params[1] = torch.nn.Parameter(params[1].detach().bfloat16())
+    optimizer = Odd([{"params": [p]} for p in params], lr=0.01)
+    monitor, generator = Monitor(optimizer, strict=True), torch.Generator().manual_seed(0)
+
+    def step():
+        for p in params:
+            p.grad = torch.randn(20, generator=generator).to(p.dtype)
+        optimizer.step()
+
+    for _ in range(20):
+        step()
+    return optimizer, step, monitor
+
+
+def taken(monitor):
+    """Return the steps that each tensor took, and the kinds of the events."""
+    trace = monitor.trace
+    return trace.column("steps")[-1].tolist(), [event.kind for event in trace.events]
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_step_that_the_optimizer_refuses_is_skipped(narrow):
+    optimizer, step, monitor = on_routes(narrow)
+    optimizer.refuses = True
+    step()
+    optimizer.refuses = False
+    step()
+    assert taken(monitor) == ([21, 21], ["skipped"])
+
+
+def test_a_counter_that_jumps_is_told_and_nothing_is_compared_across_the_gap():
+    optimizer, step, monitor = on_routes()
+    for state in optimizer.state.values():
+        state["step"] += 1
+    step()
+    assert taken(monitor) == ([21, 21], ["step jump"])
+    (compared,) = {monitor._recorder.accumulators.last[row, SUMS.index("compared")] for row in range(2)}
+    assert compared == 0
+    assert monitor.trace.events[0].message == "the optimizer's counter went from 20 to 22 in 2 tensors"
+
+
+def test_a_state_that_is_replaced_by_its_like_goes_on():
+    optimizer, step, monitor = on_routes()
+    for p, state in list(optimizer.state.items()):
+        optimizer.state[p] = {name: entry.clone() for name, entry in state.items()}
+    step()
+    assert taken(monitor) == ([21, 21], [])
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("only", [0, 1])
+def test_the_group_that_steps_is_the_one_that_counts(only, narrow):
+    """The other has gradients all the same, so only its counter tells."""
+    optimizer, step, monitor = on_routes(narrow)
+    optimizer.only = only
+    step()
+    optimizer.only = None
+    step()
+    steps, events = taken(monitor)
+    assert steps[only] == 22
+    assert steps[1 - only] == 21
+    assert events == []
+
+
+@pytest.mark.parametrize("settings", [{"coordinates": 64}, {"coordinates": "all"}])
+def test_a_reading_that_is_given_up_leaves_no_job_behind(settings):
+    """The second moment is dropped in the midst of the run: its memory may be anybody's by then."""
+
+    class Drops(torch.optim.AdamW):
+        def step(self, closure=None):
+            for p, state in self.state.items():
+                if state["step"] >= 25:
+                    state.pop("exp_avg_sq", None)
+                    state["step"] += 1
+                    p.data.sub_(p.grad, alpha=0.01)
+            if all("exp_avg_sq" in state for state in self.state.values()):
+                super().step(closure)
+
+    p = torch.nn.Parameter(torch.linspace(-1, 1, 5000))
+    optimizer = Drops([p], lr=0.01)
+    monitor = Monitor(optimizer, strict=True, **settings)
+    for t in range(40):
+        p.grad = torch.full_like(p, 1.0 + t % 2)
+        optimizer.step()
+    jobs = monitor._recorder.accumulators._jobs
+    assert not jobs[:, [one_step.SIZE, one_step.STEADY]].any()
+    assert [event.kind for event in monitor.trace.events] == ["unreadable"]
+    newest = monitor._recorder.accumulators.last[0]
+    assert newest[SUMS.index("g2")] == pytest.approx(
+        (4.0 * 5000) * min(1, settings["coordinates"] == "all" or 64 / 5000)
+    )
+
+
+@pytest.mark.parametrize("counter", [0, torch.tensor(0), torch.tensor([0.0])])
+def test_a_counter_that_compiled_code_cannot_read_is_read_one_by_one(counter):
+    class Heavy(torch.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {"lr": 0.01, "momentum": 0.9})
+
+        @torch.no_grad()
+        def step(self, closure=None):
+            for p in self.param_groups[0]["params"]:
+                state = self.state[p]
+                if not state:
+                    state |= {"step": copy.deepcopy(counter), "momentum_buffer": torch.zeros_like(p)}
+                state["step"] += 1
+                state["momentum_buffer"].mul_(0.9).add_(p.grad)
+                p.sub_(state["momentum_buffer"], alpha=0.01)
+
+    p = torch.nn.Parameter(torch.linspace(-1, 1, 30))
+    monitor = Monitor(Heavy([p]), strict=True)
+    for t in range(60):
+        p.grad = torch.full_like(p, 1.0 + t % 3)
+        monitor.optimizer.step()
+    assert monitor.step == 60
+    assert monitor.trace.column("steps")[-1] == 60
+
+
+def test_a_gradient_whose_square_overflows_is_seen_at_once():
+    p = torch.nn.Parameter(torch.ones(3000))
+    optimizer = torch.optim.AdamW([p], lr=0.01)
+    monitor = Monitor(optimizer)
+    for t in range(31):
+        p.grad = torch.full_like(p, 1e25 if t == 30 else 1.0)
+        optimizer.step()
+    assert next((event.kind, event.step) for event in monitor.trace.events) == ("nonfinite", 31)
