@@ -429,8 +429,8 @@ class Alerts:
         return self._alert(
             "moment reset",
             rows[0],
-            f"the optimizer counts its first step of {watchers[rows[0]].name} where {taken[rows[0]]:.0f} are recorded, "
-            f"and so in {len(rows)} of {len(taken)} tensors",
+            f"the optimizer counts its first step of {watchers[rows[0]].name} where {taken[rows[0]] - 1:.0f} were "
+            f"recorded, and so in {len(rows)} of {len(taken)} tensors",
             "the optimizer's state was not loaded with the model, or was cleared",
             "load the optimizer's state_dict before the first step; without it, warm the rate up again over "
             "1/(1-beta2) steps, for the first ones are as long as the rate in every coordinate",

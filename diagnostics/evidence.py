@@ -229,7 +229,7 @@ def _warm_up_end(trace: Trace) -> float:
 def _blind(trace: Trace) -> str:
     """Return why no stepsize was seen at all; empty if some was."""
     if len(trace.steps) == 0:
-        return "nothing has been recorded yet"
+        return "nothing has been recorded: the optimizer has not stepped while it was watched"
     if trace.tensors and all(tensor.formula is None for tensor in trace.tensors):
         return "no tensor has a readable elementwise stepsize, so there is no a, b or c to judge"
     if not np.any(np.nan_to_num(trace.column("a")[-1]) > 0):

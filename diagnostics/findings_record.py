@@ -156,9 +156,26 @@ def dormant(e: Evidence) -> Finding | None:
     )
 
 
+def skips(e: Evidence) -> Finding | None:
+    """Report calls of `step` that moved nothing; a row of them is one event."""
+    events = [event for event in e.trace.events if event.kind == "skipped"]
+    if not events:
+        return None
+    rows = "One row of calls" if len(events) == 1 else f"{len(events)} rows of calls"
+    return Finding(
+        "Calls of `step()` that moved nothing",
+        f"{rows}, the last after step {events[-1].step}: {sentence(events[-1].message)}",
+        "docs/theory.md 4.1, P7",
+        _tensors(events),
+        _span(events),
+        "Where gradients are missing: call backward() between zero_grad() and step(), and watch the optimizer whose "
+        "parameters the model has. A loss scaler skips now and then.",
+    )
+
+
 def interruptions(e: Evidence) -> Finding | None:
-    """Report skipped steps, jumps and resets, which leave marks in the sums."""
-    kinds = ("skipped", "moment reset", "step jump", "fault")
+    """Report jumps and resets, which leave marks in the sums."""
+    kinds = ("moment reset", "step jump", "fault")
     events = [event for event in e.trace.events if event.kind in kinds]
     if not events:
         return None
@@ -230,6 +247,7 @@ RECORD_FINDINGS: tuple[Callable[[Evidence], Finding | None], ...] = (
     eps_too_small,
     forgotten,
     dormant,
+    skips,
     interruptions,
     unreadable,
     sampling,

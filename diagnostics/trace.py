@@ -205,7 +205,13 @@ class Trace:
         return last
 
     def column(self, name: str) -> Array:
-        """Return one column for every record and tensor, shape `(records, tensors)`."""
+        """Return one column for every record and tensor, shape `(records, tensors)`.
+
+        Raises:
+            ValueError: for an unknown name.
+        """
+        if name not in COLUMNS:
+            raise ValueError(f"`name` must be one of the columns {COLUMNS}, got {name!r}.")
         column: Array = self.values[:, :, COLUMNS.index(name)]
         return column
 

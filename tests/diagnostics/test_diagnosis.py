@@ -336,8 +336,8 @@ def test_small_findings(healthy):
     assert "reached 40 in layer0.weight" in finding(diagnosis, "Gradient spikes").text
     assert finding(diagnosis, "Tensors without").tensors == ("odd",)
     assert "The rebuilt step does not match." in finding(diagnosis, "Tensors without").text
-    assert finding(diagnosis, "The run was interrupted").text.startswith("Skipped: 2.")
-    assert finding(diagnosis, "The run was interrupted").steps == (9, 12)
+    assert finding(diagnosis, "Calls of `step()` that moved nothing").text.startswith("2 rows of calls, the last after")
+    assert finding(diagnosis, "Calls of `step()` that moved nothing").steps == (9, 12)
     assert "a 0.8%, b 0.0%, c 0.0%" in finding(diagnosis, "Watched by a sample").text  # 1 % of 40 and 10 of 50 shares
 
 
@@ -369,8 +369,8 @@ DEAD = TensorInfo("d", (0,), 0, 0, 0, "lr")
 @pytest.mark.parametrize(
     ("trace", "reason"),
     [
-        (empty_trace(), "nothing has been recorded yet"),
-        (empty_trace(tensors=[MUON]), "nothing has been recorded yet"),
+        (empty_trace(), "nothing has been recorded: the optimizer has not stepped"),
+        (empty_trace(tensors=[MUON]), "nothing has been recorded: the optimizer has not stepped"),
         (empty_trace(1), "no step with a stepsize"),
         (empty_trace(1, [MUON]), "no tensor has a readable"),
         (empty_trace(2000, [MUON]), "no tensor has a readable"),
