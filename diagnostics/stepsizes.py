@@ -176,7 +176,7 @@ class Adam(Reader):
     def coefficients(self, view: View) -> Coefficients:
         """Bias corrections as gain and scale."""
         t, group = view.step, view.group
-        beta1, beta2 = map(float, group["betas"])
+        beta1, beta2 = view.beta(0), view.beta(1)
         gain, scale = 1 / (1 - beta1**t), 1 / math.sqrt(1 - beta2**t)
         return Coefficients(float(group["lr"]), gain, scale, float(group["eps"]), beta1, beta2=beta2)
 

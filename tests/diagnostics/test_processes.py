@@ -14,6 +14,7 @@ from stepscope import Trace
 from stepscope.diagnostics.facts import describe
 from stepscope.diagnostics.recorder import Recorder
 from stepscope.diagnostics.sampling import Coordinates
+from stepscope.diagnostics.schedule import FIRST_INTERVAL
 from stepscope.diagnostics.stepsizes import READERS
 from stepscope.diagnostics.watcher import Watcher
 
@@ -63,7 +64,7 @@ def test_killed_twenty_times_nothing_committed_is_lost(tmp_path):
         newest = max(committed(process), default=0)
         process.stdout.close()
         trace = Trace.load(run)
-        expected = [t for t in range(1, newest + 1) if t % 64 == 0]
+        expected = [t for t in range(1, newest + 1) if t % FIRST_INTERVAL == 0]
         assert set(expected) <= set(trace.steps.tolist())
         assert (np.diff(trace.total("a")) > 0).all()
         assert str(trace.diagnose())

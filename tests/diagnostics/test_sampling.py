@@ -11,13 +11,13 @@ from stepscope.diagnostics.sampling import LEAD, MEMBERS, Coordinates, sample
 from stepscope.diagnostics.schedule import OPENING
 from stepscope.diagnostics.trace import SUMS
 
-SEEDS = 100
+SEEDS = 300
 
 
 @pytest.mark.slow
 def test_sampled_sums_of_a_million_parameters_lie_within_three_standard_errors():
     """At least 99 of 100 seeds, for each of a, b, c. Were the errors normal and exact, 3 in 1000 seeds would miss and
-    two or more of 100 with probability 0.03; the seeds are fixed.
+    four or more of 300 with probability 0.01; the seeds are fixed.
 
     Adam's first stepsizes are 1/|g_1|, which has no variance, so that no sample could speak for them: this holds from
     the first step because the opening is summed over all coordinates.
@@ -26,8 +26,8 @@ def test_sampled_sums_of_a_million_parameters_lie_within_three_standard_errors()
     nn = torch.nn
     model = nn.Sequential(nn.Linear(64, 960), nn.Tanh(), nn.Linear(960, 960), nn.Tanh(), nn.Linear(960, 10))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    monitors = [Monitor(optimizer, coordinates="all", strict=True)]
-    monitors += [Monitor(optimizer, seed=seed, strict=True) for seed in range(SEEDS)]
+    monitors = [Monitor(optimizer, coordinates="all", what_if=(), strict=True)]
+    monitors += [Monitor(optimizer, seed=seed, what_if=(), strict=True) for seed in range(SEEDS)]
     for _ in range(100):
         x = torch.randn(64, 64)
         optimizer.zero_grad()
@@ -40,8 +40,8 @@ def test_sampled_sums_of_a_million_parameters_lie_within_three_standard_errors()
         assert (truth.column(f"{name}_se")[-1] == 0).all()
         estimates = np.array([trace.total(name)[-1] for trace in traces])
         errors = np.array([np.sqrt((trace.column(f"{name}_se")[-1] ** 2).sum()) for trace in traces])
-        assert (np.abs(estimates - exact) > 3 * errors).sum() <= 1, name
-        # Unbiased: the mean of 100 estimates is off by less than 3.3 of its standard errors (1 in 1000 by chance).
+        assert (np.abs(estimates - exact) > 3 * errors).sum() <= SEEDS // 100, name
+        # Unbiased: the mean of the estimates is off by less than 3.3 of its standard errors (1 in 1000 by chance).
         assert abs(estimates.mean() - exact) < 3.3 * estimates.std(ddof=1) / np.sqrt(SEEDS), name
 
 
