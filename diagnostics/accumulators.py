@@ -229,8 +229,7 @@ class Accumulator:
         if survey:
             self._held.append((v, g, before))
         address = 0 if v is None else v.data_ptr()
-        JOB.pack_into(self._job, 0, address, g.element_size(), 0, survey, past, 0, 0, 0, self.row)
-        self._gradients[self.row], self._rule[:] = g.data_ptr(), rule
+        self._give((address, g.data_ptr()), g.element_size(), rule, survey=survey, before=past)
         return True
 
     def hold(self, v: NDArray[np.floating], g: NDArray[np.floating], now: Coefficients) -> None:
@@ -240,8 +239,23 @@ class Accumulator:
         kind = np.float32 if v.dtype == g.dtype == np.float32 else np.float64
         held = np.array(v, kind), np.array(g, kind)
         self._held.append(held)
-        JOB.pack_into(self._job, 0, held[0].ctypes.data, held[0].itemsize, 1, 0, 0, 0, 0, 0, self.row)
-        self._gradients[self.row], self._rule[:] = held[1].ctypes.data, now.packed()
+        addresses = held[0].ctypes.data, held[1].ctypes.data
+        self._give(addresses, held[0].itemsize, now.packed(), gathered=True)
+
+    def _give(
+        self,
+        addresses: tuple[int, int],
+        size: int,
+        rule: bytes,
+        *,
+        gathered: bool = False,
+        survey: bool = False,
+        before: int = 0,
+    ) -> None:
+        """Write a job for this step alone, with v and g at the addresses; in the order of the columns of `one_step`."""
+        v, g = addresses
+        JOB.pack_into(self._job, 0, v, size, gathered, survey, before, 0, 0, 0, self.row)
+        self._gradients[self.row], self._rule[:] = g, rule
 
     def stand(self, counter: torch.Tensor | None, count: float, rule_row: int) -> None:
         """Let what `point` gave stand for the steps to come, while `counter`, at `count` now, goes up by one in each.

@@ -374,9 +374,8 @@ class Monitor:
     def _take_in(self, closer: Sequence[Watcher], noteworthy: int) -> None:
         """Note and record what the newest step brought."""
         recorder = self._recorder
-        self._rates = facts.rates(
-            self.optimizer.param_groups
-        )  # a scheduler sets those of the next step before anybody asks
+        # Now: a scheduler sets those of the next step before anybody asks.
+        self._rates = facts.rates(self.optimizer.param_groups)
         if closer or self._jumping:
             self._note_troubles(closer)
         if noteworthy & SICK or self._sick:
@@ -395,30 +394,30 @@ class Monitor:
         groups, states = self.optimizer.param_groups, self.optimizer.state
         if not self._prepares:
             self._watch_new_groups()
-        watchers, step = self._recorder.watchers, self._recorder.step + 1
         if self._proving:
             self._look_anew()
-            closer: Sequence[Watcher] = watchers
+            closer: Sequence[Watcher] = self._recorder.watchers
         else:
-            closer = self._at_a_glance(groups, states, step)
+            closer = self._at_a_glance(groups, states)
         if not closer:
             return closer, True
-        with QUIET():
-            self._found = {w.after(groups[w.group], states.get(w.param, {}), step, self._proving) for w in closer}
+        self._found = self._look_closer(closer, dict(enumerate(groups)), states)
         return closer, self._is_step_of(closer)
 
     def _measure_again(self, done: Sequence[Watcher]) -> tuple[Sequence[Watcher], bool]:
         """Look one by one, after a counter was not what it should be, at all that were not looked at so before."""
         outcomes, groups, states = self._found if done else set(), self.optimizer.param_groups, self.optimizer.state
         self._look_anew()
-        step, again = self._recorder.step + 1, self._at_a_glance(groups, states, self._recorder.step + 1)
-        rest = [w for w in again if w not in done]
-        with QUIET():
-            self._found = outcomes | {
-                w.after(groups[w.group], states.get(w.param, {}), step, self._proving) for w in rest
-            }
+        rest = [w for w in self._at_a_glance(groups, states) if w not in done]
+        self._found = outcomes | self._look_closer(rest, dict(enumerate(groups)), states)
         closer = [*done, *rest]
         return closer, self._is_step_of(closer)
+
+    def _look_closer(self, watchers: Sequence[Watcher], groups: Groups, states: States) -> set[Outcome]:
+        """Measure the newest step of tensors one by one; return what it did to them."""
+        step = self.step + 1
+        with QUIET():
+            return {w.after(groups[w.group], states.get(w.param, {}), step, self._proving) for w in watchers}
 
     def _is_step_of(self, closer: Sequence[Watcher]) -> bool:
         """Return whether the call of `step` was one, where these were looked at closer; note it if not."""
@@ -431,13 +430,12 @@ class Monitor:
         """Return whether anything stepped; of several processes another may hold what did."""
         return Outcome.STEPPED in outcomes or (self._share.sharded and Outcome.SKIPPED not in outcomes)
 
-    def _at_a_glance(
-        self, groups: Sequence[Mapping[str, Any]], states: Mapping[torch.Tensor, Mapping[str, Any]], step: int
-    ) -> Sequence[Watcher]:
+    def _at_a_glance(self, groups: Sequence[Mapping[str, Any]], states: States) -> Sequence[Watcher]:
         """Hand the sums what needs no closer look; return the watchers that do."""
         if self._reader is None:
             return self._recorder.watchers
         left: list[Watcher] = []
+        step = self._recorder.step + 1
         for g, glance in self._glances.items():
             left += glance.step(groups[g], states, step, self._recorder.accumulators.gradients)
         return left
@@ -486,10 +484,7 @@ class Monitor:
         if refused_by_scaler(member):
             self._outcomes.add(Outcome.SKIPPED)
         else:
-            with QUIET():
-                self._outcomes |= {
-                    w.after(groups[w.group], member.state.get(w.param, {}), self.step + 1, self._proving) for w in part
-                }
+            self._outcomes |= self._look_closer(part, groups, member.state)
         if self._several.round_is_full:
             self._end_round()
 

@@ -15,7 +15,7 @@ from .accumulators import Accumulator, Coefficients
 from .pieces import is_dtensor, local, reduced
 from .sampling import NO_INDEX, NUMPY_DTYPES, Coordinates
 from .snapshot import ENTRIES, LEVELS, QUANTILES, SQUARE, snapshot
-from .stepsizes import Reader, Unreadable, Values, View, rebuilt_step
+from .stepsizes import Reader, Unreadable, Values, View, rebuilt_step, stepsize
 from .trace import ERRORS, INSTANTS, SUMS, TensorInfo
 
 Array = NDArray[np.float64]
@@ -336,10 +336,9 @@ class Watcher:
             return np.zeros(0)
         stored = kept_as(self.reader, self.view.group)
         found = self.view.state.get(stored) if stored else None
-        roots = np.zeros(0) if found is None else np.sqrt(self.coordinates.take_lead(found), dtype=np.float64)
-        return roots
+        return np.zeros(0) if found is None else np.sqrt(self.coordinates.take_lead(found), dtype=np.float64)
 
-    def quantiles_of_all(self, reader: Reader) -> Array:
+    def quantiles_of_all(self, reader: Reader) -> Values:
         """Return the quantiles of the stepsizes, `(5,)`, where no root is kept: those of v, which falls as e rises."""
         try:
             v = reader.second_moment(self.view) if self.accumulator.then.any() else NOTHING
@@ -349,9 +348,7 @@ class Watcher:
         if len(v) == 0:
             return np.full(QUANTILES, math.nan)
         places = len(v) - 1 - np.rint(np.array(LEVELS) * (len(v) - 1)).astype(int)
-        lr, gain, scale, eps = self.accumulator.then[:4]
-        e: Array = lr * (gain / (scale * np.sqrt(np.partition(v, places)[places], dtype=np.float64) + eps))
-        return e
+        return stepsize(Coefficients(*self.accumulator.then), np.partition(v, places)[places])
 
     def stepsizes(self) -> Array:
         """Return the newest stepsizes of the watched coordinates that have taken a step, in no special order."""
@@ -374,7 +371,7 @@ class Watcher:
             theta = self.theta() if self.intact() else NOTHING
             place = theta.ctypes.data, 8 if len(theta) else 0, NO_INDEX, len(theta)
         snapshot(sums.root, sums.then, each, *place, found)
-        quantiles = found[:QUANTILES] if self.reader else np.full(QUANTILES, math.nan)
+        quantiles: Values = found[:QUANTILES] if self.reader else np.full(QUANTILES, math.nan)
         if self.reader and not self.rooted:
             quantiles = self.quantiles_of_all(self.reader)
         weight_rms = math.sqrt(found[SQUARE])

@@ -835,16 +835,21 @@ def _(watch):
     )
 
 
+def cast(model, behave):
+    """Cast a model with a behaviour of `to` that torch keeps for the future."""
+    behave(True)
+    try:
+        model.to(torch.float64)
+    finally:
+        behave(False)
+
+
 @way("cast by swapping tensors")
 def _(watch):
     model = network()
     optimizer = adamw(model)
     watch(optimizer, model)
-    torch.__future__.set_swap_module_params_on_conversion(True)
-    try:
-        model.to(torch.float64)
-    finally:
-        torch.__future__.set_swap_module_params_on_conversion(False)
+    cast(model, torch.__future__.set_swap_module_params_on_conversion)
     return fit(model, updates(optimizer), loss_of=lambda m, x, _: m(x.double()).square().mean())
 
 
@@ -854,11 +859,7 @@ def _(watch):
     model = network()
     optimizer = adamw(model)
     watch(optimizer, model)
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
-    try:
-        model.to(torch.float64)
-    finally:
-        torch.__future__.set_overwrite_module_params_on_conversion(False)
+    cast(model, torch.__future__.set_overwrite_module_params_on_conversion)
     return fit(model, updates(optimizer), loss_of=lambda m, x, _: m(x.double()).square().mean())
 
 
