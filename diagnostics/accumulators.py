@@ -159,6 +159,7 @@ class Accumulators:
             one_step.HISTORY_PEAKS: signals.peaks,
             one_step.FLAGS: signals.flags,
             one_step.FLIGHT: flight.ring,
+            one_step.FLOWN: flight.steps,
         }
         sizes = {
             one_step.TENSORS: len(self._jobs),
@@ -169,6 +170,7 @@ class Accumulators:
             one_step.RULES: len(alternatives.rules),
             one_step.LAG: len(alternatives.past),
             one_step.KEPT: flight.ring.shape[2],
+            one_step.LENGTH: len(flight.steps),
         }
         for place, size in sizes.items():
             self._table[place] = size
@@ -177,12 +179,12 @@ class Accumulators:
             self._table[place] = array.ctypes.data
         self._tied = list(arrays.values())
 
-    def add(self, slot: int) -> int:
+    def add(self, step: int) -> int:
         """Add the step that the handles were given, and forget it; return what is noteworthy, in bits of `one_step`.
 
-        `slot` is the row of the flight recorder. Of a `STALE` step nothing is added or forgotten.
+        `step` is its number in the run. Of a `STALE` step nothing is added or forgotten.
         """
-        found: int = one_step.take_step(self._table, slot)
+        found: int = one_step.take_step(self._table, step)
         if found != STALE and self._held:
             self._held.clear()
         return found

@@ -24,6 +24,7 @@ from .recorder import Recorder
 from .schedule import PROVED
 from .signals import BLOCK, BLOCKS, LOOSER
 from .trace import SUMS
+from .watcher import Watcher
 
 if TYPE_CHECKING:
     from .edge import Edge
@@ -370,11 +371,11 @@ class Alerts:
 
     def _overshot(self, p: int) -> bool:
         """Look at the momentum once more; when that was often enough, judge, and wait for the stepsize to grow on."""
-        found, beta1 = self._now(p), self._recorder.watchers[p].accumulator.then[BETA1]
-        if found is None or beta1 <= 0 or len(found[0]) < FEWEST_MEMBERS:
-            return False
         w, run, decay = self._recorder.watchers[p], self._signals.past[p, signals.RUN], self._decays.get(p)
-        stepsize, lr = float(np.median(found[0][found[0] > 0])), w.accumulator.then[0]
+        beta1, (e, m) = w.accumulator.then[BETA1], self._members(p)
+        if beta1 <= 0 or len(e) < FEWEST_MEMBERS:
+            return False
+        stepsize, lr = float(np.median(e[e > 0])), w.accumulator.then[0]
         if decay is None or run < decay.run:
             size = math.log(self._recorder.accumulators.last[p, G2])
             decay = self._decays[p] = Decay(run, stepsize, lr, math.inf, (stepsize, size))
@@ -383,7 +384,10 @@ class Alerts:
         if stepsize < GROWN * decay.stepsize * max(1.0, lr / decay.lr):
             self._signals.wait(p)
             return False
-        decay.kept.append(_keeps(*found))
+        g = self._gradient(w)
+        if g is None:
+            return False
+        decay.kept.append(_keeps(e, m, g))
         if len(decay.kept) < LOOKS:
             return False
         flips = float(np.median(decay.kept)) < ((1 - beta1) / (1 + beta1)) ** 0.75
@@ -396,11 +400,10 @@ class Alerts:
     def _drift(self) -> Alert | None:
         """Judge whether the steps of the last half of the run went against the mean gradient, twice in a row."""
         recorder = self._recorder
-        leads = [w.coordinates for w in recorder.watchers]
-        gram = recorder.stretches.gram([(c.lead, c.numel / max(1, c.lead)) for c in leads])
-        if gram is None:
+        found = recorder.products()
+        if found is None:
             return None
-        (first, last), dd, dg, gg = gram
+        (first, last), dd, dg, gg = found
         whole = [np.nansum(product, axis=0) for product in (dd, dg, gg)]
         harm = judge_harm(whole[0], whole[1], whole[2], recorder.harm_from + first, recorder.harm_from + last)
         self._uphill = self._uphill + 1 if harm.decision is HarmDecision.HARMFUL else 0
@@ -451,10 +454,16 @@ class Alerts:
     def _now(self, p: int) -> tuple[Array, Array, Array] | None:
         """Return stepsize, momentum and gradient of the members; None where the gradient is gone."""
         w, (e, m) = self._recorder.watchers[p], self._members(p)
-        if w.param.grad is None or not len(e):
+        g = self._gradient(w) if len(e) else None
+        return None if g is None else (e, m, g)
+
+    @staticmethod
+    def _gradient(w: Watcher) -> Array | None:
+        """Return the gradient of the members, of what is minimized; None where it is gone."""
+        if w.param.grad is None:
             return None
-        g = w.coordinates.take_lead(w.param.grad).astype(np.float64)
-        return e, m, -g if w.view.group.get("maximize") else g
+        g: Array = w.coordinates.take_lead(w.param.grad).astype(np.float64)
+        return -g if w.view.group.get("maximize") else g
 
     # --- telling ---------------------------------------------------------------------------------------------
 

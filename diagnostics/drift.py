@@ -74,6 +74,10 @@ class Harm:
     steps_needed: int | None = None
 
 
+Products = tuple[tuple[int, int], Array, Array, Array]
+"""First and last step of a window, and the products of its stretches per tensor, three times `(tensors, k, k)`."""
+
+
 class Stretches:
     """At most 4K equal stretches of per-coordinate sums of e m, g, e and more; when all are full, neighbours merge.
 
@@ -111,7 +115,7 @@ class Stretches:
 
     def gram(
         self, sizes: Sequence[tuple[int, float]], rows: tuple[int, ...] = (STEP, PULL, MASS, SQUARE, LIVE)
-    ) -> tuple[tuple[int, int], Array, Array, Array] | None:
+    ) -> Products | None:
         """Return the window and ⟨d_i, d_j⟩, ⟨d_i, g_j⟩, ⟨g_i, g_j⟩ per tensor, each `(tensors, k, k)`.
 
         The window is (first, last) in calls of `advance`, counted from 1. Coordinates are laid out tensor

@@ -20,19 +20,14 @@ In the opening it stands for all coordinates, scaled down to as many."""
 
 
 class FlightRecorder:
-    """A ring of the newest steps' sums, shape `(LENGTH, tensors, len(KEPT))` in float32."""
+    """A ring of the newest steps' sums, shape `(LENGTH, tensors, len(KEPT))` in float32; step t is in row t mod LENGTH.
+
+    The compiled step fills in `ring`, and `steps`, which has the number of each row's step; 0 for none.
+    """
 
     def __init__(self, tensors: int) -> None:
         self.steps = np.zeros(LENGTH, np.int64)
         self.ring = np.zeros((LENGTH, tensors, len(KEPT)), np.float32)
-
-    def slot(self, step: int) -> int:
-        """Return the row for the sums of `step`, in place of the oldest; `keep` says that they are there."""
-        return step % LENGTH
-
-    def keep(self, step: int) -> None:
-        """Count a step whose sums were written to its row."""
-        self.steps[step % LENGTH] = step
 
     def window(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the kept steps, oldest first, and their sums `(steps, tensors, len(KEPT))`."""

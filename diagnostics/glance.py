@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -17,21 +18,40 @@ NO_STATE: Mapping[str, Any] = {}
 class Entry(NamedTuple):
     """A tensor on a route, and what of it must stay as it was."""
 
-    watcher: Watcher
     param: torch.Tensor
+    state: Mapping[str, Any]
+    v: torch.Tensor | None
+    place: Callable[[], int]
+    """Says where v lies."""
+    v_address: int
     dtype: torch.dtype
     numel: int
     row: int
-    state: Mapping[str, Any]
-    v: torch.Tensor | None
-    v_address: int
-    counter: torch.Tensor | None
-    counter_address: int
+    watcher: Watcher
+    held: object
+    """The memory of the counter, which compiled code reads wherever the optimizer's may have gone."""
+
+    def gradient(self, stored: str) -> int:
+        """Return where the gradient lies; 0 if it, or the second moment, is not what compiled code expects."""
+        param, state, v, place, v_address, dtype, numel, _, _, _ = self
+        g = param.grad
+        if (
+            type(g) is torch.Tensor
+            and g.dtype is dtype
+            and g.layout is torch.strided
+            and g.is_cpu
+            and g.numel() == numel
+            and g.is_contiguous()
+            and state.get(stored) is v
+            and place() == v_address
+        ):
+            return g.data_ptr()
+        return 0
 
     def take_back(self, count: float) -> Watcher:
         """Let no job stand without a route; return the watcher, whose newest step taken is number `count`."""
         self.watcher.accumulator.withdraw()
-        if self.counter is not None:
+        if self.watcher.route is not None:
             self.watcher.counted = count
         return self.watcher
 
@@ -42,36 +62,26 @@ class Route:
     def __init__(self, count: float, entries: list[Entry]) -> None:
         self.count, self.entries = count, entries
 
-    def follow(self, gradients: memoryview, stored: str) -> list[Watcher]:
+    def follow(self, gradients: memoryview, stored: str) -> Sequence[Watcher]:
         """Note where each tensor's gradient lies; strike and return the tensors of which anything has changed.
 
-        `gradients` has an address per tensor. The coefficients of all are kept with the first, so all go with it.
+        `gradients` has an address per tensor. Whether the counters advance is left to the compiled call. The
+        coefficients of all are kept with the first, so all go with it.
         """
         self.count += 1.0
-        kept, changed = [], []
+        changed = []
         for entry in self.entries:
-            watcher, param, dtype, numel, row, state, v, v_address, counter, counter_address = entry
-            g = param.grad
-            if (
-                type(g) is torch.Tensor
-                and g.dtype is dtype
-                and g.layout is torch.strided
-                and g.is_cpu
-                and g.numel() == numel
-                and g.is_contiguous()
-                and state.get(stored) is v
-                and (v is None or v.data_ptr() == v_address)
-                and state.get("step") is counter
-                and (counter is None or counter.data_ptr() == counter_address)
-            ):
-                gradients[row] = g.data_ptr()
-                watcher.counted = None if counter is None else self.count
-                kept.append(entry)
-            else:
+            address = entry.gradient(stored)
+            gradients[entry.row] = address
+            if not address:
                 changed.append(entry)
-        if changed and changed[0] is self.entries[0]:
-            kept, changed = [], self.entries
-        self.entries = kept
+        return self._strike(changed) if changed else ()
+
+    def _strike(self, changed: list[Entry]) -> Sequence[Watcher]:
+        if changed[0] is self.entries[0]:
+            changed = self.entries
+        gone = {id(entry) for entry in changed}
+        self.entries = [entry for entry in self.entries if id(entry) not in gone]
         return [entry.take_back(self.count - 1.0) for entry in changed]
 
 
@@ -83,6 +93,9 @@ class Glance:
         self._routes: list[Route] = []
         self._loose = list(watchers)
         self._stored: str | None = None
+        self._entries = 0
+        self._settings: Callable[[Mapping[str, Any]], Any] = len
+        self._settled: Any = None
 
     def step(
         self,
@@ -96,10 +109,9 @@ class Glance:
         These are the tensors that took no step, or not the one after the last; and those whose second moment or
         gradient has to be computed, or may not be read where it lies.
         """
-        stored = kept_as(self._reader, group)
-        if stored != self._stored:
-            self.dissolve()
-            self._stored = stored
+        if len(group) != self._entries or self._settings(group) != self._settled:
+            self._settle(group)
+        stored = self._stored
         if stored is None:
             return self.watchers
         for route in self._routes:
@@ -112,6 +124,16 @@ class Glance:
                     return self.watchers
                 first.watcher.accumulator.renew(rule)
         return self._look(group, states, step, stored) if self._loose else ()
+
+    def _settle(self, group: Mapping[str, Any]) -> None:
+        """Ask the reader where v is kept. It is asked again when a setting other than the rate has changed."""
+        self._entries = len(group)
+        self._settings = itemgetter(*(key for key in group if key not in ("params", "lr")))
+        self._settled = self._settings(group)
+        stored = kept_as(self._reader, group)
+        if stored != self._stored:
+            self.dissolve()
+            self._stored = stored
 
     def dissolve(self) -> None:
         """Look at every tensor anew."""
@@ -169,24 +191,26 @@ class Glance:
         stored: str,
     ) -> None:
         """Put plain tensors on a route whose counter a compiled call can read, or that have no state at all."""
-        entries = []
+        route = Route(count, [])
         for w in watchers:
             param, state = w.param, states.get(w.param, NO_STATE)
             v, counter = state.get(stored), state.get("step")
             if is_dtensor(param) or (stored and counter is None) or not (counter is None or is_clock(counter)):
                 self._loose.append(w)
                 continue
-            places = [0 if tensor is None else tensor.data_ptr() for tensor in (v, counter)]
-            dtype = param.dtype if v is None else v.dtype
-            entries.append(Entry(w, param, dtype, w.size, w.accumulator.row, state, v, places[0], counter, places[1]))
-        for entry in entries:
-            entry.watcher.accumulator.stand(entry.counter, count, entries[0].row)
-        if entries:
-            self._routes = [route for route in self._routes if route.entries] + [Route(count, entries)]
+            dtype, place = (param.dtype, int) if v is None else (v.dtype, v.data_ptr)
+            held = None if counter is None else counter.untyped_storage()
+            entry = Entry(param, state, v, place, place(), dtype, w.size, w.accumulator.row, w, held)
+            route.entries.append(entry)
+            w.accumulator.stand(counter, count, route.entries[0].row)
+            w.route = None if counter is None else route
+        if route.entries:
+            self._routes = [route for route in self._routes if route.entries] + [route]
 
     def _rule(self, w: Watcher, group: Mapping[str, Any], state: Mapping[str, Any], count: float) -> bytes | None:
         """Return the packed coefficients of a step; None where the reader cannot tell them."""
-        w.show(group, state)
+        if w.view.group is not group or w.view.state is not state:
+            w.show(group, state)
         w.view.step = count
         try:
             return self._reader.coefficients(w.view).packed()

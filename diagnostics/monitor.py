@@ -117,7 +117,7 @@ class Monitor:
         self._glances: dict[int, Glance] = {}
         self._armed = self._proving = self._skipping = self._sick = self._jumping = False
         self._closed = self._stood_aside = self._compiled = False
-        self._prepares = True
+        self._prepares, self._wakes = True, 0
         rules = facts.imagined_rules(watched, self._reader, what_if)
         watchers = self._new_watchers()
         meta = facts.describe(watched, coordinates, seed, rules, self._part_of_run())
@@ -306,7 +306,7 @@ class Monitor:
                 f"{state.get('rank') or 'a run of one part'}; save and load one on each rank."
             )
         self._look_anew()
-        self._prepares = True  # the coming step has another number
+        self._prepares, self._wakes = True, 0  # the coming step has another number
         self._recorder.restore(state["recorder"])
         self._alerts.restart()
 
@@ -380,14 +380,22 @@ class Monitor:
             self._note_troubles(closer)
         if noteworthy & SICK or self._sick:
             self._note_nonfinite(bool(noteworthy & SICK))
-        if recorder.due():
-            with QUIET():
-                if self.step in PROVED:
-                    self._log_precision()
-                recorder.record(self._schedules())
+        self._prepares = bool(closer)
+        if recorder.step >= self._wakes:
+            self._wake()
         self._alerts.watch(noteworthy & ~SICK)
         self._skipping = False
-        self._prepares = bool(closer) or recorder.schedule.proves(recorder.step + 1)
+
+    def _wake(self) -> None:
+        """Record the newest step if that is due, and prepare for a proof of the next."""
+        recorder = self._recorder
+        if recorder.due():
+            with QUIET():
+                if recorder.step in PROVED:
+                    self._log_precision()
+                recorder.record(self._schedules())
+        self._prepares |= recorder.schedule.proves(recorder.step + 1)
+        self._wakes = recorder.schedule.next(recorder.step)
 
     def _measure(self) -> tuple[Sequence[Watcher], bool]:
         """Hand the newest step to the sums; return the watchers that needed a closer look, and whether it was one."""

@@ -39,13 +39,13 @@ SIZES = 7
 how many √v is kept; and how many are watched and are there in all, if other processes hold more of it."""
 
 (
-    TENSORS, ROOTED, SAMPLED, LEADING, MEMBERS, RULES, LAG, KEPT,
+    TENSORS, ROOTED, SAMPLED, LEADING, MEMBERS, RULES, LAG, KEPT, LENGTH,
     JOBS, GRADIENTS, COUNTS, LAYOUT, INDEX, LEAD, ROOT, EACH, UNKEPT, SCRATCH, COEFFICIENTS, THEN, LAST, SUM, RMS2_MAX,
     STRETCH, MOMENTUM, OWED, UNIT,
     NUMBERS, IMAGINED, STEPPED, NOW, STATE, PAST, RULE_COUNTS, RULE_SUMS, RULE_STRETCH,
-    HISTORY, HISTORY_PEAKS, FLAGS, FLIGHT,
+    HISTORY, HISTORY_PEAKS, FLAGS, FLIGHT, FLOWN,
     ENTRIES,
-) = range(41)  # fmt: skip
+) = range(43)  # fmt: skip
 """The table that the compiled call is handed: sizes first, then the addresses of the arrays. Handing over forty arrays
 one by one takes longer than the step of a small network."""
 
@@ -132,10 +132,10 @@ def add_unrooted(v: int, g: int, size: int, numel: int, now: Array, then: Array,
 
 
 @compiled
-def take_step(table: NDArray[np.int64], slot: int) -> int:  # noqa: PLR0912, PLR0915 - one pass
+def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR0915 - one pass
     """Add one step of every tensor that has a job, and strike what does not stand; return what is noteworthy, as bits.
 
-    `slot` is the row of the flight recorder.
+    `step` is the number of the step in the run.
     """
     n, kept = table[TENSORS], table[KEPT]
     jobs, counts = integers(table[JOBS], (n, JOB)), doubles(table[COUNTS], (n,))
@@ -153,6 +153,8 @@ def take_step(table: NDArray[np.int64], slot: int) -> int:  # noqa: PLR0912, PLR
     rules, members, imagined = table[RULES], table[MEMBERS], integers(table[IMAGINED], (n,))
     now_imagined = doubles(table[NOW], (6, members))
     stepped = carray(pointer(table[STEPPED]), (n,), np.bool_)  # type: ignore[call-arg]
+    slot = step % table[LENGTH]
+    integers(table[FLOWN], (table[LENGTH],))[slot] = step
     flight = carray(pointer(table[FLIGHT] + 4 * slot * n * kept), (n, kept), np.float32)
     v, g = scratch[0], scratch[1]
     none = np.empty(0, np.int64)

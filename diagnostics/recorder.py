@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from .accumulators import Accumulators
-from .drift import Stretches
+from .drift import Products, Stretches
 from .efficiency import measure
 from .flight import FlightRecorder
 from .imagined import Alternatives, Imagined
@@ -75,6 +75,8 @@ class Recorder:
         self._recorded, self._committed = -1, time.monotonic()
         self._products_due = -math.inf
         self._dumps, self.closed = 0, False
+        self._products: tuple[tuple[int, ...], Products | None] = (), None
+        """The products of the harm test, and of what."""
         self.groups: Mapping[str, list[float]] = {}
         """The newest schedules of the parameter groups."""
         past = self._past(directory, meta, watchers)
@@ -121,10 +123,9 @@ class Recorder:
     def advance(self) -> int:
         """Take the newest step in; return what is noteworthy, in bits of `one_step`. A `STALE` step is not taken in."""
         step = self.step + 1
-        found = self.accumulators.add(self.flight.slot(step))
+        found = self.accumulators.add(step)
         if found != STALE:
             self.step = step
-            self.flight.keep(step)
             self.stretches.advance()
             self.alternatives.stretches.advance()
         return found
@@ -216,9 +217,18 @@ class Recorder:
         self.log.commit()
         self._committed = time.monotonic()
 
+    def products(self) -> Products | None:
+        """Return the window and the products of the harm test, see `Stretches.gram`; made when a stretch has closed."""
+        key = len(self.watchers), self.segment, self.stretches.full, self.stretches.length
+        if self._products[0] != key:
+            self._products = key, self.stretches.gram(self._lead_sizes())
+        return self._products[1]
+
+    def _lead_sizes(self) -> list[tuple[int, float]]:
+        return [(w.coordinates.lead, w.coordinates.lead_scale) for w in self.watchers]
+
     def _drift_rows(self) -> list[Row]:
-        sizes = [(w.coordinates.lead, w.coordinates.lead_scale) for w in self.watchers]
-        gram, third = self.stretches.gram(sizes), self.stretches.third(sizes)
+        gram, third = self.products(), self.stretches.third(self._lead_sizes())
         if gram is None or third is None:
             return []
         (first, last), *products = gram

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 FIRST_INTERVAL = 128
 """Records cost many times a step's sums, so evenly spread ones start this far apart."""
 
@@ -29,6 +31,10 @@ class Schedule:
     def proves(self, step: int) -> bool:
         """Return whether the formula is proved and Δθ measured at `step`: throughout the opening, rarely later."""
         return step <= OPENING or step % (8 * self.interval) == 0 or step in PROVED
+
+    def next(self, step: int) -> int:
+        """Return the first step after `step` that is recorded, or comes right before one that is proved."""
+        return next(t for t in count(step + 1) if self.keeps(t) or self.proves(t + 1))
 
     def widen(self, step: int) -> bool:
         """Double the interval if the evenly spread records have outgrown the capacity; return whether it did."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -73,6 +73,12 @@ def plain_copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
+class Counts(Protocol):
+    """What knows how many steps tensors have taken."""
+
+    count: float
+
+
 class Watcher:
     """Reads one parameter after every step. `trouble` explains why no stepsize is read, once it is not."""
 
@@ -95,8 +101,9 @@ class Watcher:
         """Whether others step before this step is added up, so that all must be copied; see `several.py`."""
         self.rooted = rooted
         """Whether sqrt(v) is kept from step to step; else v before a step is computed, see `fading.py`."""
-        self.counted: float | None = None
-        """The optimizer's own step counter at the newest step."""
+        self.route: Counts | None = None
+        """What counts its steps, while it is on a route."""
+        self._counted: float | None = None
         self.jump: float | None = None
         """The counter's value before a step at which it did not advance by one; None after an ordinary step."""
         self.trouble: str | None = None
@@ -105,6 +112,15 @@ class Watcher:
         self.update = (-1, math.nan, math.nan)
         """The step at which Δθ was measured, its root mean square, and its cosine with -g."""
         self.after_step: Array = np.empty(0)
+
+    @property
+    def counted(self) -> float | None:
+        """The optimizer's own step counter at the newest step; setting it takes the tensor off its route's count."""
+        return self._counted if self.route is None else self.route.count
+
+    @counted.setter
+    def counted(self, count: float | None) -> None:
+        self.route, self._counted = None, count
 
     @property
     def gauges(self) -> bool:
