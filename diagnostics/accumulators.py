@@ -80,6 +80,7 @@ class Accumulators:
         self._layout, self._jobs = np.zeros((0, one_step.SIZES), np.int64), np.zeros((0, one_step.JOB), np.int64)
         self._rules, self._then = (np.zeros((0, len(Coefficients._fields))) for _ in range(2))
         self._counts = np.zeros(0)
+        self._stands_for = 1
         self._held: list[object] = []
         """What a job points to and nobody else keeps."""
         self._table = np.zeros(one_step.ENTRIES, np.int64)
@@ -171,6 +172,7 @@ class Accumulators:
             one_step.LAG: len(alternatives.past),
             one_step.KEPT: flight.ring.shape[2],
             one_step.LENGTH: len(flight.steps),
+            one_step.STANDS_FOR: self._stands_for,
         }
         for place, size in sizes.items():
             self._table[place] = size
@@ -178,6 +180,10 @@ class Accumulators:
             assert array.flags.c_contiguous
             self._table[place] = array.ctypes.data
         self._tied = list(arrays.values())
+
+    def weigh(self, stands_for: int) -> None:
+        """Let each step count for so many in the sums, from the next on, as others are not looked at."""
+        self._stands_for = self._table[one_step.STANDS_FOR] = stands_for
 
     def add(self, step: int) -> int:
         """Add the step that the handles were given, and forget it; return what is noteworthy, in bits of `one_step`.
@@ -286,6 +292,12 @@ class Accumulator:
     def withdraw(self) -> None:
         """Take nothing more until the next `point` or `hold`."""
         self._jobs[self.row, [SIZE, STEADY]] = 0
+
+    def follow(self, v: NDArray[np.floating], now: Coefficients) -> None:
+        """Compare the next stepsize with that of `v`, `(watched,)`, under these coefficients."""
+        if len(self.root):
+            self.root[:] = np.sqrt(v, dtype=np.float64)
+        self.then[:] = now
 
     def forget(self) -> None:
         """Compare the next stepsize with nothing: what comes is not the successor of what was."""

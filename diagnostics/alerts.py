@@ -403,9 +403,9 @@ class Alerts:
         found = recorder.products()
         if found is None:
             return None
-        (first, last), dd, dg, gg = found
+        ((first, last), dd, dg, gg), _ = found
         whole = [np.nansum(product, axis=0) for product in (dd, dg, gg)]
-        harm = judge_harm(whole[0], whole[1], whole[2], recorder.harm_from + first, recorder.harm_from + last)
+        harm = judge_harm(whole[0], whole[1], whole[2], *recorder.window(first, last))
         self._uphill = self._uphill + 1 if harm.decision is HarmDecision.HARMFUL else 0
         if harm.decision is HarmDecision.HARMLESS:
             self._downhill = recorder.step, harm.rho

@@ -153,12 +153,14 @@ def describe(
     coordinates: int | str,
     seed: int,
     rules: Sequence[Imagined],
+    budget: float | None = None,
     part: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the metadata of a new run, ready for JSON; `part` says which part it is of one of several processes."""
     kind = type(members(optimizer)[0])
     return {
         **({PART: part} if part else {}),
+        **({"budget": budget} if budget else {}),
         "format": FORMAT,
         "optimizer": f"{kind.__module__}.{kind.__qualname__}",
         "hyperparameters": [hyperparameters(group) for group in optimizer.param_groups],

@@ -141,6 +141,10 @@ class Alternatives:
             return None
         return found[0][0], np.array([np.nansum(gram[1:], axis=1) for gram in found if gram is not None])
 
+    def forget(self) -> None:
+        """Compare the next stepsizes with nothing."""
+        self.state[:, BEFORE] = 0.0
+
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return everything needed to go on later."""
         own = {"state": self.state, "past": self.past, "counts": self.counts, "sums": self.sums}
@@ -188,8 +192,11 @@ def imagine(
     past: Array,
     sums: Array,
     stretch: Array,
+    stands_for: float,
 ) -> None:
-    """Add one step of the tensors that `stepped` to the sums and the open stretch of every rule, and lower the flags.
+    """Add one step of the tensors that `stepped` to the open stretch of every rule, and lower the flags.
+
+    To the sums so many like it are added.
 
     Neighbours with the same coefficients `(tensors, 6)` and the same count of steps are done in one go.
     """
@@ -206,7 +213,7 @@ def imagine(
             for q in range(first, p):
                 counts[q] += 1.0
                 stepped[q] = False
-            imagine_alike(now, a, z, coefficients[first], counts[first], rules, state, past, sums, stretch)
+            imagine_alike(now, a, z, coefficients[first], counts[first], rules, state, past, sums, stretch, stands_for)
         a = z
 
 
@@ -222,6 +229,7 @@ def imagine_alike(
     past: Array,
     sums: Array,
     stretch: Array,
+    stands_for: float,
 ) -> None:
     """Add one step of the members from `a` to `z`, which share their coefficients and t."""
     # Every row by itself, in one piece: only then does the compiler use vector lanes.
@@ -241,7 +249,7 @@ def imagine_alike(
         own = stretch[2 + 3 * r, a:z], stretch[3 + 3 * r, a:z], stretch[4 + 3 * r, a:z]
         moved = g if kind == ADOPT else m
         held = state[r, BEFORE, a:z], state[r, OWED, a:z], coming
-        tally(e, g, moved, weight, held, own, 0.0 if kind == ADOPT else lr, sums[r])
+        tally(e, g, moved, weight, held, own, 0.0 if kind == ADOPT else lr, sums[r], stands_for)
     if len(past):
         past[int(t - 1.0) % len(past), a:z] = g
 
@@ -315,6 +323,7 @@ def tally(
     stretch: tuple[Array, Array, Array],
     lr: float,
     sums: Array,
+    stands_for: float,
 ) -> None:
     """Add one rule's a, b and c_plus, and its Σ e·m with what is owed at `lr`, Σ e and Σ e·g² per member."""
     sum_em, sum_e, sum_eg2 = stretch
@@ -331,6 +340,6 @@ def tally(
         sum_e[i] += e_i
         sum_eg2[i] += e_i * g[i] * g[i]
         before[i] = e_i if e_i > 0.0 else e_0
-    sums[0] += a
-    sums[1] += b
-    sums[2] += rise
+    sums[0] += stands_for * a
+    sums[1] += stands_for * b
+    sums[2] += stands_for * rise

@@ -20,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from . import facts
 from .alerts import Alert, Alerts
+from .budget import RUN, Budget, checked_share
 from .glance import Glance
 from .imagined import USUAL
 from .one_step import SICK, STALE
@@ -77,14 +78,16 @@ class Monitor:
         seed: of that sample.
         what_if: rules whose stepsizes are imagined on the same gradients, such as "adam(beta2=0.99)" or "amsgrad"; ()
             for none.
+        budget: the share of the training's time that watching may take, such as 0.01; where it would take more, fewer
+            steps are looked at, and each counts for more (docs/cost.md). None: every step is looked at.
         on_alert: called with each alert, such as a surge of the updates before the loss bursts (docs/alerts.md); what
             it raises is reported once and touches nothing.
         strict: raise what goes wrong inside the monitor, instead of reporting it once and standing aside.
 
     Raises:
         ValueError: for an optimizer without parameters, several of different classes, a model of other parameters,
-            `coordinates` below 1, an unknown rule, an `on_alert` that cannot be called, or a directory with another run
-            or with other files.
+            `coordinates` below 1, a `budget` out of range or for several optimizers or processes, an unknown rule, an
+            `on_alert` that cannot be called, or a directory with another run or with other files.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Monitor:
         coordinates: int | Literal["all"] = 1024,
         seed: int = 0,
         what_if: Sequence[str] = USUAL,
+        budget: float | None = None,
         on_alert: Callable[[Alert], object] | None = None,
         strict: bool = False,
     ) -> None:
@@ -118,9 +122,12 @@ class Monitor:
         self._armed = self._proving = self._skipping = self._sick = self._jumping = False
         self._closed = self._stood_aside = self._compiled = False
         self._prepares, self._wakes = True, 0
+        self._budget = self._budgeted(checked_share(budget))
+        self._resting = self._owes_proof = False
+        self._slowest = 1
         rules = facts.imagined_rules(watched, self._reader, what_if)
         watchers = self._new_watchers()
-        meta = facts.describe(watched, coordinates, seed, rules, self._part_of_run())
+        meta = facts.describe(watched, coordinates, seed, rules, budget, self._part_of_run())
         place = facts.run_directory(directory, self._share, bool(watchers))
         self._recorder = Recorder(place, meta, watchers, rules)
         self._alerts = Alerts(self._recorder, on_alert)
@@ -307,6 +314,10 @@ class Monitor:
             )
         self._look_anew()
         self._prepares, self._wakes = True, 0  # the coming step has another number
+        self._resting = False
+        if self._budget is not None:
+            self._budget.restart()
+            self._recorder.accumulators.weigh(1)
         self._recorder.restore(state["recorder"])
         self._alerts.restart()
 
@@ -327,7 +338,7 @@ class Monitor:
 
     def _before_step(self) -> None:
         self._armed, self._proving = True, False
-        if self._prepares:
+        if self._prepares and not self._resting:
             self._prepare()
 
     def _prepare(self) -> None:
@@ -338,7 +349,8 @@ class Monitor:
 
     def _proves_next(self) -> bool:
         untried = isinstance(self._reader, Trial) and self._reader.rule is None
-        return untried or self._recorder.schedule.proves(self.step + 1)
+        owed, self._owes_proof = self._owes_proof, False
+        return untried or owed or self._recorder.schedule.proves(self.step + 1)
 
     def _remember(self, watchers: Sequence[Watcher], groups: Groups, states: States) -> None:
         """Note what the coming step will overwrite, where a proof or a reader needs it."""
@@ -361,6 +373,9 @@ class Monitor:
         if getattr(optimizer, "found_inf", None) is not None and refused_by_scaler(optimizer):
             self._note_skip(skipped=True)
             return
+        if self._budget is not None and self._resting:
+            self._pass_over(self._budget)
+            return
         closer, stepped = self._measure()
         noteworthy = recorder.advance() if stepped else 0
         if noteworthy == STALE:
@@ -370,6 +385,8 @@ class Monitor:
                 raise RuntimeError("a step counter that was read one by one is not the one that stands in its memory.")
         if stepped:
             self._take_in(closer, noteworthy)
+            if self._budget is not None and self.step + 1 >= self._budget.next_turn:
+                self._turn(self._budget)
 
     def _take_in(self, closer: Sequence[Watcher], noteworthy: int) -> None:
         """Note and record what the newest step brought."""
@@ -394,8 +411,54 @@ class Monitor:
                 if recorder.step in PROVED:
                     self._log_precision()
                 recorder.record(self._schedules())
-        self._prepares |= recorder.schedule.proves(recorder.step + 1)
+        if recorder.schedule.proves(recorder.step + 1):
+            self._prepares = self._owes_proof = True
         self._wakes = recorder.schedule.next(recorder.step)
+
+    # --- with a budget ---------------------------------------------------------------------------------------
+
+    def _budgeted(self, share: float | None) -> Budget | None:
+        if share is None:
+            return None
+        if isinstance(self.optimizer, Several) or self._share.sharded:
+            raise ValueError("`budget` needs one optimizer in one process, got several that share a run; leave it out.")
+        return Budget(share, self.seed)
+
+    def _turn(self, budget: Budget) -> None:
+        """Ask whether the coming steps are looked at."""
+        if budget.turn(self.step + 1):
+            self._recorder.accumulators.weigh(budget.cadence)
+            self.log(**{"monitor/cadence": budget.cadence, "monitor/share": budget.taken})
+            if budget.cadence > self._slowest:
+                self._slowest = budget.cadence
+                of = RUN * budget.cadence
+                message = f"{RUN} of every {of} steps are looked at, to stay within {budget.share:.2%} of the time"
+                self._recorder.note("cadence", message)
+        rested, self._resting = self._resting, not budget.looks(self.step + 1)
+        if rested and not self._resting:
+            self._take_up()
+
+    def _pass_over(self, budget: Budget) -> None:
+        """Count a step that is not looked at, and record what is due."""
+        self._recorder.pass_over()
+        if self.step >= self._wakes:
+            self._rates = facts.rates(self.optimizer.param_groups)
+            self._wake()
+        if self.step + 1 >= budget.next_turn:
+            self._turn(budget)
+
+    def _take_up(self) -> None:
+        """Go on looking after steps that were not looked at."""
+        groups, states = self.optimizer.param_groups, self.optimizer.state
+        self._watch_new_groups()
+        self._look_anew()
+        self._recorder.alternatives.forget()
+        with QUIET():
+            for w in self._recorder.watchers:
+                w.take_up(groups[w.group], states.get(w.param, {}), self.step)
+        self._prepares = True
+
+    # --- what a step brought ---------------------------------------------------------------------------------
 
     def _measure(self) -> tuple[Sequence[Watcher], bool]:
         """Hand the newest step to the sums; return the watchers that needed a closer look, and whether it was one."""
@@ -539,6 +602,7 @@ class Monitor:
                 return
             if self._closed or (self._on_gpu and _is_captured()):
                 return
+            begin = 0.0 if self._budget is None else self._budget.clock()
             try:
                 hook(self)
             except BaseException as fault:
@@ -547,6 +611,8 @@ class Monitor:
                 if self.strict or not isinstance(fault, Exception):
                     raise
                 self._stand_aside(fault)
+            if self._budget is not None:
+                self._budget.spent += self._budget.clock() - begin
 
         # This loads no compiler: the making of any torch optimizer has.
         @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -631,6 +697,8 @@ class Monitor:
 
     def _schedules(self) -> dict[str, list[float]]:
         groups = [settled(group) for group in self.optimizer.param_groups]
+        if self._resting:
+            self._rates = facts.rates(groups)
         rates = [*self._rates, *facts.rates(groups[len(self._rates) :])]
         return facts.schedules(groups, self._reader, rates)
 

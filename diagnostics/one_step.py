@@ -39,13 +39,13 @@ SIZES = 7
 how many √v is kept; and how many are watched and are there in all, if other processes hold more of it."""
 
 (
-    TENSORS, ROOTED, SAMPLED, LEADING, MEMBERS, RULES, LAG, KEPT, LENGTH,
+    TENSORS, ROOTED, SAMPLED, LEADING, MEMBERS, RULES, LAG, KEPT, LENGTH, STANDS_FOR,
     JOBS, GRADIENTS, COUNTS, LAYOUT, INDEX, LEAD, ROOT, EACH, UNKEPT, SCRATCH, COEFFICIENTS, THEN, LAST, SUM, RMS2_MAX,
     STRETCH, MOMENTUM, OWED, UNIT,
     NUMBERS, IMAGINED, STEPPED, NOW, STATE, PAST, RULE_COUNTS, RULE_SUMS, RULE_STRETCH,
     HISTORY, HISTORY_PEAKS, FLAGS, FLIGHT, FLOWN,
     ENTRIES,
-) = range(43)  # fmt: skip
+) = range(44)  # fmt: skip
 """The table that the compiled call is handed: sizes first, then the addresses of the arrays. Handing over forty arrays
 one by one takes longer than the step of a small network."""
 
@@ -137,7 +137,7 @@ def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR
 
     `step` is the number of the step in the run.
     """
-    n, kept = table[TENSORS], table[KEPT]
+    n, kept, stands_for = table[TENSORS], table[KEPT], float(table[STANDS_FOR])
     jobs, counts = integers(table[JOBS], (n, JOB)), doubles(table[COUNTS], (n,))
     if not advanced(jobs, counts):
         return STALE
@@ -176,7 +176,7 @@ def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR
                 # Rows by name, each in one piece: only then does the compiler use vector lanes.
                 own, a, z = (each, at_sampled + begin, at_sampled + end) if sampled and not survey else (unkept, 0, m)
                 rows = (own[0, a:z], own[1, a:z], own[2, a:z], own[3, a:z])
-                accumulate(v[:m], g[:m], root[at + begin : at + end], rows, now, then[p], last[p])
+                accumulate(v[:m], g[:m], root[at + begin : at + end], rows, now, then[p], last[p], stands_for)
             if survey:
                 addresses = (v_address, g_address, before)
                 accumulate_whole(addresses, size, numel, scratch, unkept, now, then[p], last[p])
@@ -217,7 +217,7 @@ def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR
         if last[p, RMS2] > rms2_max[p]:  # noqa: PLR1730 - not so for NaN
             rms2_max[p] = last[p, RMS2]
         for k in range(COLUMNS):
-            sums[p, k] += last[p, k]
+            sums[p, k] += stands_for * last[p, k]
         for k in range(kept):
             flight[p, k] = last[p, k]
     if rules:
@@ -232,6 +232,7 @@ def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR
             doubles(table[PAST], (table[LAG], members)),
             doubles(table[RULE_SUMS], (rules, 3)),
             doubles(table[RULE_STRETCH], (2 + 3 * rules, members)),
+            stands_for,
         )
     past, peaks = doubles(table[HISTORY], (n, WIDTH)), doubles(table[HISTORY_PEAKS], (n, 2, BLOCKS))
     suspected = look(last, then, past, peaks, integers(table[FLAGS], (n,)))
@@ -264,7 +265,7 @@ def accumulate_whole(
             load(before, size, none, numel, begin, root_before)
             root_before[:] = np.sqrt(root_before)
         rows = (unkept[0, :n], unkept[1, :n], unkept[2, :n], unkept[3, :n])
-        accumulate(v, g, root_before, rows, now, then, out)
+        accumulate(v, g, root_before, rows, now, then, out, 1.0)
 
 
 @inner()
@@ -304,9 +305,16 @@ def drift(
 # equal stepsizes differ from zero, and c = 0 is a statement that users rely on.
 @inner(fastmath={"reassoc", "nsz"})
 def accumulate(  # noqa: PLR0915 - one pass
-    v: Array, g: Array, root: Array, each: tuple[Array, ...], now: Array, then: Array, out: Array
+    v: Array,
+    g: Array,
+    root: Array,
+    each: tuple[Array, ...],
+    now: Array,
+    then: Array,
+    out: Array,
+    stands_for: float,
 ) -> None:
-    """Add one step to the sums per coordinate `each` and to the sums over coordinates `out`.
+    """Add one step to the sums over coordinates `out`, and so many like it to those per coordinate `each`.
 
     `root` holds sqrt(v) of the previous step and is replaced by this step's; zero means: no step yet.
     """
@@ -361,10 +369,10 @@ def accumulate(  # noqa: PLR0915 - one pass
         g2 += g_i * g_i
         rms2 += u * u
         root[i] = r if live else root[i]
-        each_a[i] += e
-        each_b[i] += eg * eg
-        each_c[i] += abs(delta)
-        each_rise[i] += rise
+        each_a[i] += stands_for * e
+        each_b[i] += stands_for * (eg * eg)
+        each_c[i] += stands_for * abs(delta)
+        each_rise[i] += stands_for * rise
 
     # In the order of `SUMS`.
     first = (active, rising, nonfinite, a, b, c_plus, g2, rms2, compared, bound)

@@ -75,8 +75,12 @@ class Recorder:
         self._recorded, self._committed = -1, time.monotonic()
         self._products_due = -math.inf
         self._dumps, self.closed = 0, False
-        self._products: tuple[tuple[int, ...], Products | None] = (), None
+        self._looked = 0
+        """Steps that were taken in since the recorder was made."""
+        self._products: tuple[tuple[int, ...], tuple[Products, Array] | None] = (), None
         """The products of the harm test, and of what."""
+        self._newest_rows: tuple[tuple[int, ...], Array] = (), np.empty(0)
+        """The newest record's numbers, and of what."""
         self.groups: Mapping[str, list[float]] = {}
         """The newest schedules of the parameter groups."""
         past = self._past(directory, meta, watchers)
@@ -126,9 +130,14 @@ class Recorder:
         found = self.accumulators.add(step)
         if found != STALE:
             self.step = step
+            self._looked += 1
             self.stretches.advance()
             self.alternatives.stretches.advance()
         return found
+
+    def pass_over(self) -> None:
+        """Count a step that is not looked at."""
+        self.step += 1
 
     def note(self, kind: str, message: str, tensor: str | None = None) -> None:
         """Write an event down; the next commit makes it last."""
@@ -175,7 +184,16 @@ class Recorder:
         return Row("record", self.segment, self.step, facts, self._rows())
 
     def _rows(self) -> Array:
-        """Return one row per tensor, in the order of `COLUMNS`, scaled up to the whole tensor."""
+        """Return one row per tensor, in the order of `COLUMNS`, scaled up to the whole tensor.
+
+        They are made anew when another step has been looked at.
+        """
+        key = self.segment, self._looked, len(self.watchers)
+        if self._newest_rows[0] != key:
+            self._newest_rows = key, self._new_rows()
+        return self._newest_rows[1]
+
+    def _new_rows(self) -> Array:
         scales = np.array([w.coordinates.scale for w in self.watchers]).reshape(-1, 1)
         sums = self.accumulators.sums * np.where(UNSCALED, 1.0, scales)
         sums[[not w.gauges for w in self.watchers], RMS2] = math.nan
@@ -217,22 +235,28 @@ class Recorder:
         self.log.commit()
         self._committed = time.monotonic()
 
-    def products(self) -> Products | None:
-        """Return the window and the products of the harm test, see `Stretches.gram`; made when a stretch has closed."""
+    def products(self) -> tuple[Products, Array] | None:
+        """Return the products of the harm test, see `Stretches.gram` and `third`; made when a stretch has closed."""
         key = len(self.watchers), self.segment, self.stretches.full, self.stretches.length
         if self._products[0] != key:
-            self._products = key, self.stretches.gram(self._lead_sizes())
+            sizes = [(w.coordinates.lead, w.coordinates.lead_scale) for w in self.watchers]
+            gram, third = self.stretches.gram(sizes), self.stretches.third(sizes)
+            self._products = key, None if gram is None or third is None else (gram, third)
         return self._products[1]
 
-    def _lead_sizes(self) -> list[tuple[int, float]]:
-        return [(w.coordinates.lead, w.coordinates.lead_scale) for w in self.watchers]
+    def window(self, first: int, last: int) -> tuple[int, int]:
+        """Return which steps a window has, given in those that were looked at, as if they were spread evenly."""
+        looked = self.stretches.full * self.stretches.length + self.stretches.taken
+        each = (self.step - self.harm_from) / looked
+        return self.harm_from + round(first * each), self.harm_from + round(last * each)
 
     def _drift_rows(self) -> list[Row]:
-        gram, third = self.products(), self.stretches.third(self._lead_sizes())
-        if gram is None or third is None:
+        found = self.products()
+        if found is None:
             return []
-        (first, last), *products = gram
-        window = {"first_step": self.harm_from + first, "last_step": self.harm_from + last}
+        ((first, last), *products), third = found
+        first, last = self.window(first, last)
+        window = {"first_step": first, "last_step": last}
         return [Row("drift", self.segment, self.step, window, np.stack([*products, third]))]
 
     def _what_if_rows(self) -> list[Row]:
@@ -240,7 +264,8 @@ class Recorder:
         if found is None:
             return []
         (first, last), products = found
-        window = {"first_step": self.harm_from + first, "last_step": self.harm_from + last}
+        first, last = self.window(first, last)
+        window = {"first_step": first, "last_step": last}
         return [Row("what_if", self.segment, self.step, window, products)]
 
     def save_flight(self) -> None:
@@ -256,6 +281,7 @@ class Recorder:
 
     def unread(self, row: int) -> None:
         """Blank the sums of a tensor whose stepsize turned out not to be readable."""
+        self._newest_rows = (), self._newest_rows[1]
         stepsizes = [i for i, name in enumerate(SUMS) if name not in ("g2", "nonfinite", "steps")]
         self.accumulators.sums[row, stepsizes] = math.nan
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import Any, Protocol
 
@@ -333,6 +334,23 @@ class Watcher:
         if None not in (now, self.counted) and now != self.counted:
             self.jump = self.counted
         self.counted = now
+
+    def take_up(self, group: Mapping[str, Any], state: Mapping[str, Any], step: int) -> None:
+        """Let the coming step be compared with the newest, number `step`, which was not looked at.
+
+        Where that cannot be read the coming one is compared with nothing.
+        """
+        self.accumulator.forget()
+        counter, gradient, view = state.get("step"), self.param.grad, self.view
+        self.counted, self.jump = None if counter is None else float(counter), None
+        if self.reader is None or gradient is None or not self.intact():
+            return
+        self.show(group, state)
+        view.step = float(step) if self.counted is None else self.counted
+        with suppress(*FAILURES):
+            view.gradient = self.descent(gradient)
+            self.accumulator.follow(self.reader.second_moment(view), self.reader.coefficients(view))
+        view.gradient = NOTHING
 
     def theta(self) -> Array:
         """Return the parameter at the watched coordinates, now."""

@@ -1,0 +1,90 @@
+"""Budget: which steps are looked at, so that watching stays within its share of the training's time.
+
+Steps are looked at in runs of `RUN`, for c and the harm test need steps in a row. A block is k runs, of which one,
+drawn at random, is looked at; each of its steps counts for k. Whatever happens in a block, each of its steps is looked
+at with probability 1/k, so every sum over the run is estimated without bias (Horvitz & Thompson 1952). k, the cadence,
+is chosen before the run is drawn, from the time that earlier blocks took.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+RUN = 64
+"""Steps in a row that are looked at, or not."""
+LEAST = 4 * RUN
+"""Steps at the beginning that are all looked at: the first ones compile, and the opening matters most."""
+MOST = 1024
+"""The largest cadence."""
+SLACK = 4
+"""The cadence falls only when the share has come so far below the budget, or it would go up and down."""
+
+
+class Budget:
+    """Decides, for steps that follow each other, which are looked at.
+
+    Args:
+        share: the part of the training's time that watching may take, between 0 and 1.
+        seed: of the draws.
+        clock: tells the time, in seconds.
+    """
+
+    def __init__(self, share: float, seed: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.share, self.clock = share, clock
+        self.cadence = 1
+        self.spent = 0.0
+        """Seconds that watching took in this block; whoever watches adds to it."""
+        self.taken = 0.0
+        """The share that watching took in the last block."""
+        self._draw = np.random.default_rng(seed)
+        self._first = self._begin = self._end = 0
+        self._ticks: list[float] = []
+
+    def looks(self, step: int) -> bool:
+        """Return whether `step`, of the block at hand, is looked at."""
+        return self._first <= step < self._first + RUN
+
+    @property
+    def next_turn(self) -> int:
+        """The step at which `turn` is to be called next: a run ends before it."""
+        return self._begin + RUN * len(self._ticks)
+
+    def turn(self, step: int) -> bool:
+        """Go on to `step`; return whether it opens a new block, which may have another cadence."""
+        self._ticks.append(self.clock())
+        if self._begin < step < self._end:
+            return False
+        if step == self._end > LEAST:
+            self._adapt()
+        self._begin, self._end = step, step + RUN * self.cadence
+        self._first = step + RUN * int(self._draw.integers(self.cadence))
+        self._ticks, self.spent = [self.clock()], 0.0
+        return True
+
+    def _adapt(self) -> None:
+        """Choose the cadence of the next block. A pause of the training falls into one run: the median forgets it."""
+        whole = float(np.median(np.diff(self._ticks))) * self.cadence
+        self.taken = self.spent / whole if whole > 0.0 else 0.0
+        if self.taken > self.share:
+            self.cadence = min(MOST, self.cadence * 2 ** math.ceil(math.log2(self.taken / self.share)))
+        elif SLACK * self.taken < self.share:
+            self.cadence = max(1, self.cadence // 2)
+
+    def restart(self) -> None:
+        """Look at every step from the next `turn` on, until there is a measurement again."""
+        self.cadence, self._begin, self._end, self._ticks = 1, 0, 0, []
+
+
+def checked_share(budget: float | None) -> float | None:
+    """Return the share of the time that watching may take; None for no limit.
+
+    Raises:
+        ValueError: unless it lies between 0 and 1.
+    """
+    if budget is None or (isinstance(budget, (int, float)) and 0.0 < budget < 1.0):
+        return budget
+    raise ValueError(f"`budget` must be a share of the training's time between 0 and 1, such as 0.01, got {budget!r}.")
