@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepscope import Monitor
@@ -39,6 +39,7 @@ def go(budget, clock, runs, step_seconds, looked_seconds):
     return seen
 
 
+@settings(deadline=None)
 @given(
     share=st.floats(0.001, 0.5),
     looked_seconds=st.floats(1e-6, 1e-2),
