@@ -28,7 +28,7 @@ from .pieces import Share
 from .precision import held_fast
 from .readers import reader_of, why_none
 from .readers_by_state import Trial
-from .recorder import Recorder
+from .recorder import Recorder, open_recorder
 from .sampling import NUMPY_DTYPES, Coordinates
 from .scalars import scalars
 from .schedule import OPENING, PROVED
@@ -122,7 +122,7 @@ class Monitor:
         watchers = self._new_watchers()
         meta = facts.describe(watched, coordinates, seed, rules, self._part_of_run())
         place = facts.run_directory(directory, self._share, bool(watchers))
-        self._recorder = Recorder(place, meta, watchers, rules)
+        self._recorder = open_recorder(place, meta, watchers, rules, strict)
         self._alerts = Alerts(self._recorder, on_alert)
         if self._reader is None:
             self._say_unreadable(why_none(watched))
