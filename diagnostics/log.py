@@ -288,8 +288,9 @@ def probe(directory: Path) -> None:
 
 def check_room(directory: Path) -> None:
     """Raise if nothing can be written here: not SQLite is to blame then."""
-    with tempfile.TemporaryFile(dir=directory, buffering=0) as scratch:
+    with tempfile.TemporaryFile(dir=directory) as scratch:
         scratch.write(bytes(ROOM))
+        scratch.flush()
 
 
 def is_still(path: Path, opened: os.stat_result) -> bool:
