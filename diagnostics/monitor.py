@@ -244,6 +244,7 @@ class Monitor:
     def close(self) -> None:
         """Write what is left and let go of the optimizer. Closing twice is harmless."""
         self._finish("closed by its owner")
+        self._recorder.join()  # it may have stood aside, which waits for nothing
 
     def __enter__(self) -> Self:
         return self
@@ -731,7 +732,7 @@ class Monitor:
             self._recorder.groups = self._schedules()
             self._alerts.close()
             with np.errstate(all="ignore"):
-                self._recorder.finish(message, crashed)
+                self._recorder.finish(message, crashed, wait=not self._stood_aside)
         except Exception as fault:
             if self.strict:
                 raise

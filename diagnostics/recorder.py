@@ -42,7 +42,7 @@ MOST_RECORDS = 2048
 MOST_DUMPS = 10
 """Flight recorder dumps of one run: the first are the ones that show how it began."""
 COMMIT_SECONDS = 1.0
-"""A killed process loses at most the records of this long, or of one record interval."""
+"""How often a record asks for a write: a killed process loses at most the records of this long, or of one record interval."""
 PRODUCTS_SHARE = 1 / 500
 """Of all time, what the products of the harm test may take: a killed process may lose some more of those."""
 RMS2 = SUMS.index("rms2")
@@ -199,8 +199,8 @@ class Recorder:
         rows[:, len(SUMS) : len(SUMS) + len(ERRORS)] += self.base_error
         return rows
 
-    def finish(self, message: str, crashed: bool) -> None:
-        """Write the newest step, whether or not it is due, and close the log."""
+    def finish(self, message: str, crashed: bool, wait: bool = True) -> None:
+        """Write the newest step, whether or not it is due, and close the log; `wait` until all is on disk."""
         if self.closed:
             return
         self.closed = True
@@ -213,7 +213,15 @@ class Recorder:
             if crashed:
                 self.save_flight()
         finally:
-            self.log.close()
+            if wait or isinstance(self.log, MemoryLog):
+                self.log.close()
+            else:
+                self.log.end()
+
+    def join(self) -> None:
+        """Wait, within limits, for a finished record to be on disk."""
+        if isinstance(self.log, Writer):
+            self.log.join()
 
     def _unlock(self) -> None:
         lock, self._lock = self._lock, None

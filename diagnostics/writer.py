@@ -27,7 +27,7 @@ logger = logging.getLogger("stepscope")
 NAME = "stepscope-writer"
 PATIENCE = 30.0
 """Seconds that reading and closing wait for a disk, and after which a user is told that it does not answer."""
-BEFORE_FORK = 0.5
+BEFORE_FORK = 0.1
 """Seconds that a fork waits for a write to end: the child would inherit SQLite's locks as they are in its midst."""
 
 Keep = Callable[[int], bool]
@@ -140,10 +140,7 @@ class Writer:
         """
         if self._closing:
             return
-        self._closing, self._deadline = True, time.monotonic() + PATIENCE
-        if not self._thread.is_alive():
-            self._thread = self._started()
-        self._tokens.put(None)
+        self.end()
         if threading.current_thread().name == NAME:
             return
         self.join()
@@ -151,8 +148,17 @@ class Writer:
             raise TimeoutError(f"{silence()}; what is left is written when it does, if the process still runs.")
         self.check()
 
+    def end(self) -> None:
+        """Have the thread write all that was handed over and let go of the file, and do not wait for it."""
+        if self._closing:
+            return
+        self._closing, self._deadline = True, time.monotonic() + PATIENCE
+        if not self._thread.is_alive():
+            self._thread = self._started()
+        self._tokens.put(None)
+
     def join(self) -> None:
-        """Wait for a closed writer to end, until its patience does."""
+        """Wait for a writer that was closed or ended, until its patience does."""
         if self._closing:
             self._thread.join(max(0.0, self._deadline - time.monotonic()))
 

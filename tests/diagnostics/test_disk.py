@@ -411,6 +411,35 @@ def test_steps_go_on_while_a_write_does_not_end(
     np.testing.assert_array_equal(Trace.load(tmp_path / "run").values, whole.values)
 
 
+def test_a_monitor_that_stands_aside_waits_for_no_disk(
+    gated: type[Gated],
+    tmp_path: Path,
+    unwatched: list[torch.Tensor],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A disk that fails, and then hangs as the last is to be written: the training ends within that write."""
+    run = Run()
+    monitor = Monitor(run.optimizer, tmp_path / "run")
+    run.train(100)
+    written(monitor)
+    with monkeypatch.context() as patch:
+        patch.setattr(Gated, "_insert", lambda *_: 1 / 0)
+        monitor._recorder.note("a row", "to be written")
+        monitor._recorder.commit()
+        written(monitor)
+    gated.hangs.set()
+    run.train(STEPS - 100)
+    assert gated.entered.wait(WAIT)
+    assert monitor.closed
+    assert_same(run, unwatched)
+    gated.gate.set()
+    monitor.close()
+    (message,) = caplog.messages
+    assert "ZeroDivisionError" in message
+    assert Trace.load(tmp_path / "run").events[-1].kind == "closed"
+
+
 def test_a_disk_that_hangs_as_the_run_is_closed_is_told_of_and_not_waited_for(
     gated: type[Gated], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, whole: Trace
 ) -> None:

@@ -632,6 +632,7 @@ def test_a_fault_inside_is_told_once_and_never_reaches_the_loop(monkeypatch, cap
             monkeypatch.setattr(recorder_module.Recorder, "advance", lambda self: 1 / 0)
         step(optimizer)
         monitor.log(loss=1.0)
+    monitor.close()
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "ZeroDivisionError" in caplog.text
     assert int(optimizer.state[optimizer.param_groups[0]["params"][0]]["step"]) == 50
