@@ -42,7 +42,7 @@ MOST_RECORDS = 2048
 MOST_DUMPS = 10
 """Flight recorder dumps of one run: the first are the ones that show how it began."""
 COMMIT_SECONDS = 1.0
-"""How often a record asks for a write: a killed process loses at most the records of this long, or of one record interval."""
+"""A killed process loses at most the records of this long, or of one record interval."""
 PRODUCTS_SHARE = 1 / 500
 """Of all time, what the products of the harm test may take: a killed process may lose some more of those."""
 RMS2 = SUMS.index("rms2")
