@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,15 @@ class FlightRecorder:
         order = order[self.steps[order] > 0]
         return self.steps[order], self.ring[order]
 
-    def save(self, path: Path, names: list[str]) -> None:
-        """Write the window to an .npz file that appears whole or not at all."""
+    def saving(self, path: Path, names: list[str]) -> Callable[[], None]:
+        """Return a function that writes the window of now to an .npz file, which appears whole or not at all."""
         steps, sums = self.window()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.savez_compressed(file, steps=steps, sums=sums, tensors=np.array(names), columns=np.array(KEPT))
-        os.replace(partial, path)
+
+        def save() -> None:
+            path.parent.mkdir(exist_ok=True)
+            partial = path.with_suffix(".partial")
+            with partial.open("wb") as file:
+                np.savez_compressed(file, steps=steps, sums=sums, tensors=np.array(names), columns=np.array(KEPT))
+            os.replace(partial, path)
+
+        return save

@@ -6,6 +6,7 @@ A committed row survives the death of the process, and a second process may read
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from .reading import LINES, SQLITE, complete_lines, holds_log, read_columns, select, unreadable
+from .reading import LINES, SQLITE, complete_lines, holds_log, read_columns, read_table, select, unreadable
 from .rows import Columns, Row, from_columns, from_line, to_columns, to_line
 
 __all__ = ["JsonLinesLog", "Log", "MemoryLog", "Row", "SqliteLog", "open_log"]
@@ -28,6 +29,9 @@ REPLACED = ("tensors", "drift", "what_if")
 
 SLACK = 16_000_000
 """Bytes of outdated rows that a file of lines may carry before it is rewritten."""
+
+ROOM = 200_000
+"""Bytes that a directory has to have room for; more than a new database takes."""
 
 TABLE = """CREATE TABLE IF NOT EXISTS log
 (id INTEGER PRIMARY KEY, kind TEXT, segment INTEGER, step INTEGER, facts TEXT, numbers BLOB, shape TEXT)"""
@@ -46,7 +50,10 @@ class Log(Protocol):
         """Drop the records of steps not kept, except the newest record; what was appended is committed."""
 
     def commit(self) -> None:
-        """Write what was appended: all of it or, with an `OSError` or `sqlite3.Error`, nothing."""
+        """Write what was appended: all of it or, with an `OSError` or `sqlite3.Error`, nothing.
+
+        An error as well if the file is no longer where it was: what is written there would be lost.
+        """
 
     def close(self) -> None:
         """Commit and let go of the file; closing twice is harmless."""
@@ -55,8 +62,8 @@ class Log(Protocol):
 class MemoryLog:
     """A log that lives as long as the process."""
 
-    def __init__(self) -> None:
-        self._rows: list[Row] = []
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self._rows = list(rows)
 
     def append(self, row: Row) -> None:
         """Take a copy of the row."""
@@ -76,6 +83,9 @@ class MemoryLog:
     def commit(self) -> None:
         """Do nothing: memory is all there is."""
 
+    def check(self) -> None:
+        """Do nothing: nothing can go wrong."""
+
     def close(self) -> None:
         """Do nothing: memory is all there is."""
 
@@ -91,9 +101,11 @@ class SqliteLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._pending: list[Columns] = []
+        self._closed = False
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             self._prepare()
+            self._opened = path.stat()
         except BaseException:
             self._connection.close()
             raise
@@ -104,7 +116,9 @@ class SqliteLog:
 
     def rows(self) -> list[Row]:
         """Return the rows in order, those not yet committed included."""
-        return [from_columns(columns) for columns in [*read_columns(self._path), *self._pending]]
+        there = self._closed or is_still(self._path, self._opened)
+        written = read_columns(self._path) if there else read_table(self._connection)
+        return [from_columns(columns) for columns in [*written, *self._pending]]
 
     def thin(self, keep: Callable[[int], bool]) -> None:
         """Drop the records of steps not kept, except the newest record; later rows fill the free pages."""
@@ -127,6 +141,7 @@ class SqliteLog:
         try:
             self.commit()
         finally:
+            self._closed = True
             self._connection.close()
 
     def _prepare(self) -> None:
@@ -147,6 +162,7 @@ class SqliteLog:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        check_still(self._path, self._opened)
         self._connection.execute("BEGIN IMMEDIATE")
         with self._connection:
             yield self._connection
@@ -173,7 +189,7 @@ class JsonLinesLog:
         self._pending: list[bytes] = []
         self._newest: dict[str, int] = {}  # length of the newest row of each replaced kind
         self._stale = 0
-        self._file = path.open("ab", buffering=0)
+        self._file = path.open("a+b", buffering=0)
         try:
             self._file.truncate(sum(self._weigh(json.loads(line)["kind"], line) for line in complete_lines(path)))
         except (ValueError, LookupError, TypeError) as error:
@@ -188,7 +204,8 @@ class JsonLinesLog:
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows in order, those not yet committed included."""
-        yield from map(from_line, complete_lines(self._path))
+        there = self._file.closed or is_still(self._path, os.fstat(self._file.fileno()))
+        yield from map(from_line, complete_lines(self._path if there else self._file.fileno()))
         yield from map(from_line, self._pending)
 
     def thin(self, keep: Callable[[int], bool]) -> None:
@@ -206,9 +223,11 @@ class JsonLinesLog:
 
     def commit(self) -> None:
         """Write what was appended; if that fails midway, what did get written is taken back."""
+        opened = os.fstat(self._file.fileno())
+        check_still(self._path, opened)
         if not self._pending:
             return
-        rest, end = memoryview(b"".join(self._pending)), os.fstat(self._file.fileno()).st_size
+        rest, end = memoryview(b"".join(self._pending)), opened.st_size
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
@@ -244,6 +263,7 @@ def open_log(directory: Path) -> Log:
     try:
         probe(directory)
     except (OSError, sqlite3.Error) as error:
+        check_room(directory)
         log = JsonLinesLog(directory / LINES)
         logger.warning(
             "SQLite's write-ahead log does not work in '%s' (%s); the run is written to %s instead.",
@@ -264,6 +284,27 @@ def probe(directory: Path) -> None:
             log.commit()
             if len(select(path)) != 1:
                 raise sqlite3.OperationalError("a reader does not see what the writer committed")
+
+
+def check_room(directory: Path) -> None:
+    """Raise if nothing can be written here: not SQLite is to blame then."""
+    with tempfile.TemporaryFile(dir=directory) as scratch:
+        scratch.write(bytes(ROOM))
+        scratch.flush()
+
+
+def is_still(path: Path, opened: os.stat_result) -> bool:
+    """Return whether a file that is open lies where it was opened."""
+    try:
+        return os.path.samestat(path.stat(), opened)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def check_still(path: Path, opened: os.stat_result) -> None:
+    """Raise if a file that is open was deleted or moved: one could write on, into nothing."""
+    if not is_still(path, opened):
+        raise FileNotFoundError(errno.ENOENT, "the record was deleted or moved while it was written", str(path))
 
 
 def outgrown(records: Iterable[tuple[int, int]], keep: Callable[[int], bool]) -> set[int]:

@@ -29,7 +29,7 @@ from .pieces import Share
 from .precision import held_fast
 from .readers import reader_of, why_none
 from .readers_by_state import Trial
-from .recorder import Recorder
+from .recorder import Recorder, open_recorder
 from .sampling import NUMPY_DTYPES, Coordinates
 from .scalars import scalars
 from .schedule import OPENING, PROVED
@@ -129,7 +129,7 @@ class Monitor:
         watchers = self._new_watchers()
         meta = facts.describe(watched, coordinates, seed, rules, budget, self._part_of_run())
         place = facts.run_directory(directory, self._share, bool(watchers))
-        self._recorder = Recorder(place, meta, watchers, rules)
+        self._recorder = open_recorder(place, meta, watchers, rules, strict)
         self._alerts = Alerts(self._recorder, on_alert)
         if self._reader is None:
             self._say_unreadable(why_none(watched))
@@ -251,6 +251,7 @@ class Monitor:
     def close(self) -> None:
         """Write what is left and let go of the optimizer. Closing twice is harmless."""
         self._finish("closed by its owner")
+        self._recorder.join()  # it may have stood aside, which waits for nothing
 
     def __enter__(self) -> Self:
         return self
@@ -807,7 +808,7 @@ class Monitor:
             self._recorder.groups = self._schedules()
             self._alerts.close()
             with np.errstate(all="ignore"):
-                self._recorder.finish(message, crashed)
+                self._recorder.finish(message, crashed, wait=not self._stood_aside)
         except Exception as fault:
             if self.strict:
                 raise

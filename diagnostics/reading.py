@@ -75,10 +75,13 @@ def select(path: Path, options: str = "mode=ro") -> list[Columns]:
     uri = f"{path.absolute().as_uri()}?{options}"
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
         connection.execute("BEGIN")
-        if not holds_log(connection):
-            return []
-        order = "SELECT kind, segment, step, facts, numbers, shape FROM log ORDER BY id"
-        return connection.execute(order).fetchall()
+        return read_table(connection) if holds_log(connection) else []
+
+
+def read_table(connection: sqlite3.Connection) -> list[Columns]:
+    """Return the columns of all rows that a connection sees."""
+    order = "SELECT kind, segment, step, facts, numbers, shape FROM log ORDER BY id"
+    return connection.execute(order).fetchall()
 
 
 def holds_log(connection: sqlite3.Connection) -> bool:
@@ -99,7 +102,8 @@ def unreadable(path: Path, error: Exception) -> ValueError:
     )
 
 
-def complete_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file without a torn last one."""
-    with path.open("rb") as file:
-        yield from (line for line in file if line.endswith(b"\n"))
+def complete_lines(file: Path | int) -> Iterator[bytes]:
+    """Yield the lines of a file, or of an open one by its descriptor, without a torn last one."""
+    with open(file, "rb", closefd=not isinstance(file, int)) as lines:
+        lines.seek(0)
+        yield from (line for line in lines if line.endswith(b"\n"))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from .drift import Products, Stretches
 from .efficiency import measure
 from .flight import FlightRecorder
 from .imagined import Alternatives, Imagined
-from .log import Log, MemoryLog, Row, open_log
+from .log import MemoryLog, Row, open_log
 from .one_step import STALE
 from .parts import PART, common_steps, parts_below
 from .schedule import PROVED, Schedule
@@ -28,6 +31,7 @@ from .signals import Signals
 from .store import META, build_trace, load, write_meta
 from .trace import COLUMNS, ERRORS, SUMS, Scalars, Trace
 from .watcher import Watcher
+from .writer import Writer
 
 Array = NDArray[np.float64]
 logger = logging.getLogger("stepscope")
@@ -86,16 +90,20 @@ class Recorder:
         past = self._past(directory, meta, watchers)
         self.meta = past.meta if past else meta
         self._lock = claim(directory) if directory else None
+        self.log: Writer | MemoryLog = MemoryLog()
         try:
-            self.log: Log = open_log(directory) if directory else MemoryLog()
+            if directory:
+                self.log = Writer(open_log(directory), self._unlock)
+                if past is None:
+                    write_meta(directory, meta)
+            self.add(watchers)
+            if past is not None:
+                self._continue(past)
         except BaseException:
+            with suppress(Exception):
+                self.log.close()
             self._unlock()
             raise
-        if past is None and directory:
-            write_meta(directory, meta)
-        self.add(watchers)
-        if past is not None:
-            self._continue(past)
 
     def add(self, watchers: list[Watcher]) -> None:
         """Make room for more tensors."""
@@ -156,16 +164,23 @@ class Recorder:
             entry[2] += 1.0
 
     def record(self, groups: Mapping[str, list[float]]) -> None:
-        """Write the sums as they stand, thinning older records when they have become too many."""
+        """Write the sums as they stand, thinning older records when they have become too many.
+
+        What went wrong in writing earlier ones is raised here.
+        """
+        self.log.check()
         self.groups = groups
-        self.log.append(self._record_row(groups))
+        self._write_record()
+        if self.schedule.widen(self.step):
+            self.log.thin(copy(self.schedule).keeps)
+        if time.monotonic() - self._committed > COMMIT_SECONDS:
+            self.commit()
+
+    def _write_record(self) -> None:
+        self.log.append(self._record_row(self.groups))
         if self.step in PROVED:
             self._measure_efficiency()
         self._recorded = self.step
-        if self.schedule.widen(self.step):
-            self.log.thin(self.schedule.keeps)
-        if time.monotonic() - self._committed > COMMIT_SECONDS:
-            self.commit()
 
     def _measure_efficiency(self) -> None:
         for row in self._drift_rows():
@@ -203,30 +218,37 @@ class Recorder:
         rows[:, len(SUMS) : len(SUMS) + len(ERRORS)] += self.base_error
         return rows
 
-    def finish(self, message: str, crashed: bool) -> None:
-        """Write the newest step, whether or not it is due, and close the log."""
+    def finish(self, message: str, crashed: bool, wait: bool = True) -> None:
+        """Write the newest step, whether or not it is due, and close the log; `wait` until all is on disk."""
         if self.closed:
             return
         self.closed = True
         try:
             self.note("closed", message)
             if self._recorded != self.step and self.step > 0:
-                self.record(self.groups)
+                self._write_record()
             self._products_due = -math.inf
             self.commit()
             if crashed:
                 self.save_flight()
         finally:
-            self.log.close()
-            self._unlock()
+            if wait or isinstance(self.log, MemoryLog):
+                self.log.close()
+            else:
+                self.log.end()
+
+    def join(self) -> None:
+        """Wait, within limits, for a finished record to be on disk."""
+        if isinstance(self.log, Writer):
+            self.log.join()
 
     def _unlock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-        self._lock = None
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            release(lock)
 
     def commit(self) -> None:
-        """Put everything written so far on disk, and now and then the products of the harm test with it."""
+        """Have everything put on disk, and now and then the products of the harm test with it; wait for neither."""
         begin = time.monotonic()
         if begin >= self._products_due:
             for row in [*self._drift_rows(), *self._what_if_rows()]:
@@ -271,9 +293,9 @@ class Recorder:
     def save_flight(self) -> None:
         """Dump the flight recorder, the first times; without a directory it stays in memory as `flight`."""
         self._dumps += 1
-        if self.directory and self._dumps <= MOST_DUMPS:
+        if isinstance(self.log, Writer) and self.directory and self._dumps <= MOST_DUMPS:
             names = [w.name for w in self.watchers]
-            self.flight.save(self.directory / "snapshots" / f"flight-{self.step}.npz", names)
+            self.log.run(self.flight.saving(self.directory / "snapshots" / f"flight-{self.step}.npz", names))
 
     def write_layout(self) -> None:
         """Write what is known of each tensor; newer layouts replace older ones."""
@@ -408,6 +430,20 @@ class Recorder:
         self.begin_segment(f"continued from a saved state of step {self.step}")
 
 
+def open_recorder(
+    directory: Path | None, meta: dict[str, Any], watchers: list[Watcher], rules: Sequence[Imagined], strict: bool
+) -> Recorder:
+    """Return a recorder of a run in `directory`, or in memory if the disk refuses it; that is said, or raised."""
+    try:
+        return Recorder(directory, meta, watchers, rules)
+    except (OSError, sqlite3.Error) as fault:
+        if strict:
+            raise
+        text = f"{type(fault).__name__}: {fault}"
+        logger.error("stepscope cannot write to '%s' and records this run in memory only: %s", directory, text)
+        return Recorder(None, meta, watchers, rules)
+
+
 def difference(there: Sequence[tuple[str, tuple[int, ...]]], here: Sequence[tuple[str, tuple[int, ...]]]) -> str:
     """Return where two lists of names and shapes differ first."""
     if len(there) != len(here):
@@ -457,3 +493,11 @@ def claim(directory: Path) -> int | None:
         os.close(lock)
         return None
     return lock
+
+
+def release(lock: int) -> None:
+    """Give up what `claim` returned, also where a forked process, such as a data loader's, holds it open as well."""
+    import fcntl
+
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    os.close(lock)

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
 from stepscope import Monitor
+from stepscope.diagnostics.writer import Writer
 
 STEPS = 100
 BATCH = 8
@@ -178,6 +179,8 @@ def die(monitors, step):
     if step == HALFWAY:
         for monitor in monitors:
             monitor._recorder.commit()
+            if isinstance(monitor._recorder.log, Writer):
+                monitor._recorder.log.settle()
     if step == HALFWAY + 20 and dist.get_rank() == dist.get_world_size() - 1:
         os._exit(0)
 

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import resource
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,8 +23,13 @@ from stepscope.diagnostics import log as log_module
 from stepscope.diagnostics.log import JsonLinesLog, Log, MemoryLog, Row, SqliteLog, open_log
 from stepscope.diagnostics.reading import LINES, SQLITE, read_rows
 from stepscope.diagnostics.rows import pack, unpack
+from stepscope.diagnostics.writer import Writer
 
 FILES: dict[str, Callable[[Path], Log]] = {SQLITE: SqliteLog, LINES: JsonLinesLog}
+WRITTEN: dict[str, Callable[[Path], Log]] = {
+    f"written/{SQLITE}": lambda path: Writer(SqliteLog(path)),
+    f"written/{LINES}": lambda path: Writer(JsonLinesLog(path)),
+}
 BACKENDS = pytest.mark.parametrize("name", FILES)
 
 
@@ -80,8 +86,10 @@ OPERATIONS = st.lists(
 @settings(max_examples=40, deadline=None)
 def test_every_log_tells_what_the_twin_tells(operations: list[tuple[str, int]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        paths = {name: Path(directory) / name for name in FILES}
-        logs = {name: make(paths[name]) for name, make in FILES.items()} | {"memory": MemoryLog()}
+        made = FILES | WRITTEN
+        paths = {name: Path(directory) / name for name in made}
+        (Path(directory) / "written").mkdir()
+        logs = {name: make(paths[name]) for name, make in made.items()} | {"memory": MemoryLog()}
         twin = Twin()
         for name, number in operations:
             for key, log in logs.items():
@@ -91,7 +99,7 @@ def test_every_log_tells_what_the_twin_tells(operations: list[tuple[str, int]]) 
                     log.thin(multiple_of(number))
                 elif name == "reopen":
                     log.close()
-                    logs[key] = FILES[key](paths[key]) if key in FILES else log
+                    logs[key] = made[key](paths[key]) if key in made else log
                 else:
                     log.append(Row(name, 1, number, {"n": number}, np.array([number, np.nan, -np.inf])))
             if name == "thin":
@@ -207,6 +215,41 @@ def test_a_failed_commit_leaves_nothing_behind_and_can_be_repeated(name: str, tm
         assert [row.step for row in log.rows()] == [1, 2, 3]
         log.commit()
         assert [row.step for row in read_rows(path)] == [1, 2, 3]
+
+
+@BACKENDS
+@pytest.mark.parametrize("moved", [False, True], ids=["deleted", "moved"])
+def test_a_file_that_is_gone_is_noticed_and_read_as_long_as_it_is_open(name: str, moved: bool, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    log = FILES[name](run / name)
+    log.append(record(1))
+    log.commit()
+    run.rename(tmp_path / "elsewhere") if moved else shutil.rmtree(run)
+    log.append(record(2))
+    for write in (log.commit, lambda: log.thin(multiple_of(2)), log.close):
+        assert [row.step for row in log.rows()] == [1, 2]
+        with pytest.raises(FileNotFoundError, match="deleted or moved"):
+            write()
+    assert not run.exists()
+    assert not moved or [row.step for row in read_rows(tmp_path / "elsewhere" / name)] == [1]
+
+
+@BACKENDS
+def test_a_file_in_the_place_of_a_deleted_one_is_left_alone(name: str, tmp_path: Path) -> None:
+    first = FILES[name](tmp_path / name)
+    first.append(record(1))
+    first.commit()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    with closing(FILES[name](tmp_path / name)) as second:
+        second.append(record(2))
+        second.commit()
+        first.append(record(3))
+        with pytest.raises(FileNotFoundError, match="deleted or moved"):
+            first.close()
+        second.append(record(4))
+    assert [row.step for row in read_rows(tmp_path / name)] == [2, 4]
 
 
 def test_a_failed_rewrite_keeps_the_file(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ for x, y in digits_batches(64, 0):
     monitor.log(loss=loss)
     if monitor.step % 40 == 0:
         monitor._recorder.commit()
+        monitor._recorder.log.settle()
         print(monitor.step, flush=True)
 """
 
