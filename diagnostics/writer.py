@@ -110,6 +110,7 @@ class Writer:
     def settle(self) -> bool:
         """Wait until what was handed over was written, or could not be; return False if the disk does not answer."""
         if self._closing:
+            self.join()
             return not self._thread.is_alive()
         written = threading.Event()
         self._tokens.put(written)
