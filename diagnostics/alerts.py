@@ -450,11 +450,8 @@ class Alerts:
 
     def _now(self, p: int) -> tuple[Array, Array, Array] | None:
         """Return stepsize, momentum and gradient of the members; None where the gradient is gone."""
-        w, (e, m) = self._recorder.watchers[p], self._members(p)
-        if w.param.grad is None or not len(e):
-            return None
-        g = w.coordinates.take_lead(w.param.grad).astype(np.float64)
-        return e, m, -g if w.view.group.get("maximize") else g
+        (e, m), g = self._members(p), self._recorder.watchers[p].lead_gradient()
+        return None if g is None or not len(e) else (e, m, g.astype(np.float64))
 
     # --- telling ---------------------------------------------------------------------------------------------
 

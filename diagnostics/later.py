@@ -1,0 +1,411 @@
+"""Later: steps of tensors on an accelerator are put off, a row of a ring each, and taken in together, in their order.
+
+Whoever asks an accelerator for a number waits until it has done all that it was told, and the training with it. So a
+step leaves there what it is made of: v and g at the watched coordinates, the optimizer's own counters, a loss
+scaler's `found_inf`, a rate that is a tensor. What lies on the host is noted beside it. Read later, a step is handed
+to the same sums in the same way as any other.
+
+What does not fit goes the way of a step that is looked at closer, after the steps before it were taken in: tensors
+whose v or g has to be computed, or is no plain tensor on the one accelerator where all lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from . import fused
+from .accumulators import Coefficients
+from .pieces import is_dtensor
+from .recorder import Recorder
+from .ring import FEWEST, KINDS, Pick, Ring, dense, places
+from .stepsizes import Reader, View
+from .watcher import FAILURES, NOTHING, Outcome, Watcher, kept_as
+
+Array = NDArray[np.float64]
+Values = NDArray[np.floating]
+Settings = dict[str, Any]
+
+ACCELERATORS = ("cuda",)
+"""Kinds of device on which steps are put off; tests pretend that the CPU is one."""
+NO_STATE: Mapping[str, Any] = {}
+ABSENT = -1.0
+"""In the place of a count: the tensor had no gradient."""
+NARROW = (torch.float32, torch.bfloat16, torch.float16)
+"""Gradients that a second moment of float32 may have, of which all coordinates are summed where they lie."""
+
+
+class Entry:
+    """A tensor whose steps are put off: what of it must stay as it was, and where its numbers stand in a row."""
+
+    def __init__(self, watcher: Watcher, state: Mapping[str, Any], stored: str | None) -> None:
+        self.watcher, self.param, self.state = watcher, watcher.param, state
+        self.stored = stored if watcher.reader else None
+        """The entry of the state that is v, "" where v is one, None where no stepsize is read."""
+        self.v: torch.Tensor | None = state.get(self.stored) if self.stored else None
+        self.counter: Any = state.get("step")
+        self.address = 0 if self.v is None else self.v.data_ptr()
+        self.like = self.param if self.param.grad is None else self.param.grad
+        self.stride, self.dtype = self.like.stride(), self.like.dtype
+        self.finished = watcher.reader is not None and not watcher.rooted
+        """Whether its sums are made on the accelerator, and only the members of the harm test are picked."""
+        self.picks: dict[str, int] = {}
+        """Which pick of a row holds "v", "g" and "step"; without "step" the host reads the counter."""
+        self.last, self.then = watcher.counted, watcher.accumulator.then.copy()
+        """The count and the coefficients of the newest step that was put off."""
+
+    def plain(self, device: torch.device) -> bool:
+        """Return whether what is to be picked is plain, dense and on the device."""
+        tensors = [self.param, self.like] if self.v is None else [self.param, self.like, self.v]
+        if self.param.grad is not None and self.stored and self.v is None:
+            return False
+        if any(type(x) is not torch.Tensor for x in tensors[1:] if x is not self.param) or is_dtensor(self.param):
+            return False
+        return all(
+            x.layout is torch.strided and x.device == device and x.dtype in KINDS and x.numel() == self.watcher.size
+            for x in tensors
+        ) and all(map(dense, tensors))
+
+    def sums_there(self) -> bool:
+        """Return whether all its coordinates can be summed where they lie."""
+        v = self.v
+        return v is not None and v.dtype is torch.float32 and self.dtype in NARROW and v.stride() == self.stride
+
+    def fits(self, states: Mapping[torch.Tensor, Mapping[str, Any]]) -> bool:
+        """Return whether nothing of the tensor has changed but its numbers."""
+        g, v, state, param = self.param.grad, self.v, self.state, self.param
+        if (
+            states.get(param, NO_STATE) is not state
+            or state.get("step") is not self.counter
+            or param.numel() != self.watcher.size
+            or (v is not None and (state.get(self.stored) is not v or v.data_ptr() != self.address))
+        ):
+            return False
+        return g is None or (
+            type(g) is torch.Tensor
+            and g.layout is torch.strided
+            and g.device == param.device
+            and g.dtype is self.dtype
+            and g.shape == param.shape
+            and g.stride() == self.stride
+            and (v is not None or not self.stored)
+        )
+
+
+class Noted(NamedTuple):
+    """What the host knows of a step that is put off."""
+
+    groups: list[Settings]
+    counts: list[float]
+    """The count of each tensor's steps, where it can be read or is foreseen; `ABSENT` without a gradient."""
+
+
+class Late(NamedTuple):
+    """A step that was handed to the sums: what it did to the tensors, the rates of the groups, and whom it gives news of."""
+
+    outcomes: set[Outcome]
+    rates: list[Any]
+    told: list[Watcher]
+    """Watchers whose counter jumped, or that read no stepsize any more."""
+
+
+class Later:
+    """The steps of one optimizer that are put off; none are where the tensors lie on no accelerator."""
+
+    def __init__(self, reader: Reader | None) -> None:
+        self._reader = reader
+        self.device: torch.device | None = None
+        """The one accelerator on which all watched tensors lie; None where there is none such."""
+        self._watchers: Sequence[Watcher] = ()
+        self._entries: list[Entry] = []
+        self._ring: Ring | None = None
+        self._noted: list[Noted] = []
+        self._stored: dict[int, str | None] = {}
+        self._settings: list[tuple[int, str]] = []
+        """Group and key of the settings that lie on the accelerator; they are picked behind the tensors."""
+
+    @property
+    def steps(self) -> int:
+        """Calls of `step()` that wait to be taken in; some of them may turn out to have been skipped."""
+        return len(self._noted)
+
+    @property
+    def full(self) -> bool:
+        """Whether no further step can be put off."""
+        return self._ring is None or self._ring.full
+
+    def watch(self, watchers: Sequence[Watcher]) -> None:
+        """Put off steps of these tensors, if all lie on one accelerator; nothing may wait from before."""
+        self._watchers, self._ring = watchers, None
+        devices = {w.param.device for w in watchers}
+        alone = len(devices) == 1 and next(iter(devices)).type in ACCELERATORS
+        self.device = devices.pop() if alone and self._reader is not None else None
+
+    def forget(self) -> None:
+        """Let go of what waits, after a fault."""
+        self._noted.clear()
+        self._ring = None
+
+    # --- as a step is taken ----------------------------------------------------------------------------------
+
+    def take(self, optimizer: torch.optim.Optimizer, step: int) -> bool:
+        """Put the newest step off; return False where it is not like those that were laid out.
+
+        `step` is its number if none that waits was skipped, for optimizers without a counter.
+        """
+        ring = self._ring
+        if ring is None or ring.full or not ring.in_stream():
+            return False
+        found = getattr(optimizer, "found_inf", None)
+        noted = self._note(optimizer, found, step)
+        if noted is None:
+            return False
+        tensors = [*self._picked(), *(noted.groups[g][key] for g, key in self._settings)]
+        ring.write([*tensors, self._none if found is None else found], *self._finished(noted))
+        self._noted.append(noted)
+        return True
+
+    def _note(self, optimizer: torch.optim.Optimizer, found: torch.Tensor | None, step: int) -> Noted | None:
+        """Return what the host knows of the step; None where anything does not fit."""
+        groups, states, reader = optimizer.param_groups, optimizer.state, self._reader
+        if reader is None or any(kept_as(reader, groups[g]) != stored for g, stored in self._stored.items()):
+            return None
+        if found is not None and (not self._away(found) or any(entry.finished for entry in self._entries)):
+            return None
+        settings = [known for g, group in enumerate(groups) if (known := self._settled(g, group)) is not None]
+        if len(settings) < len(groups) or not all(entry.fits(states) for entry in self._entries):
+            return None
+        counts = [self._count(entry, step) for entry in self._entries]
+        return None if None in counts else Noted(settings, [count or 0.0 for count in counts])
+
+    def _settled(self, g: int, group: Mapping[str, Any]) -> Settings | None:
+        """Return a group's settings as they are now; None if one lies on the accelerator and is not picked."""
+        known: Settings = {}
+        for key, value in group.items():
+            if isinstance(value, torch.Tensor):
+                if self._away(value) and (g, key) not in self._settings:
+                    return None
+                known[key] = value if self._away(value) else float(value)
+            elif isinstance(value, tuple) and any(isinstance(part, torch.Tensor) for part in value):
+                if any(isinstance(part, torch.Tensor) and self._away(part) for part in value):
+                    return None
+                known[key] = tuple(map(float, value))
+            elif key != "params":
+                known[key] = value
+        return known
+
+    def _away(self, tensor: torch.Tensor) -> bool:
+        """Return whether reading a tensor would make the host wait."""
+        return tensor.device == self.device
+
+    def _count(self, entry: Entry, step: int) -> float | None:
+        """Return the count of a tensor's steps; None where its sums are made now and it does not go up by one."""
+        if entry.param.grad is None:
+            return ABSENT
+        if entry.counter is None:
+            return float(step)
+        if "step" not in entry.picks:
+            count = float(entry.counter)
+            return count if not entry.finished or entry.last == count - 1 else None
+        return None if entry.last is None and entry.finished else (entry.last or 0.0) + 1
+
+    def _picked(self) -> Iterator[torch.Tensor]:
+        """Yield the tensor of each pick; of one without gradient anything, as nobody will read it."""
+        for entry in self._entries:
+            for name in entry.picks:
+                if name == "step":
+                    yield entry.counter
+                else:
+                    there = entry.v if name == "v" else entry.param.grad
+                    yield entry.param if there is None else there
+
+    def _finished(self, noted: Noted) -> tuple[list[fused.Pair], NDArray[np.float32]]:
+        """Return v and g of the tensors whose sums are made now, and what those need of the coefficients."""
+        pairs, now, then = [], [], []
+        for entry, count in zip(self._entries, noted.counts, strict=True):
+            if entry.finished:
+                g = entry.param.grad
+                pairs.append((entry.param, entry.param) if entry.v is None or g is None else (entry.v, g))
+                then.append(entry.then)
+                if count != ABSENT:
+                    rule = self._rule(noted.groups[entry.watcher.group], count)
+                    entry.last, entry.then = count, np.array(rule)
+                now.append(entry.then)
+        shape = len(pairs), len(Coefficients._fields)
+        return pairs, fused.scalars(np.reshape(now, shape), np.reshape(then, shape))
+
+    def _rule(self, settings: Settings, count: float) -> Coefficients:
+        """Return the coefficients of a step with these settings."""
+        assert self._reader is not None
+        view = View(self._watchers[0].param, self._watchers[0].coordinates)
+        view.group, view.step = settings, count
+        return self._reader.coefficients(view)
+
+    # --- as it is laid out -----------------------------------------------------------------------------------
+
+    def lay_out(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Look at all tensors anew, and make a ring for steps like the newest; return whether that can be."""
+        self._ring, self._settings = None, []
+        groups, states, reader, device = optimizer.param_groups, optimizer.state, self._reader, self.device
+        if reader is None or device is None:
+            return False
+        self._stored = {g: kept_as(reader, groups[g]) for g in {w.group for w in self._watchers}}
+        if None in self._stored.values() or not all(self._says_all(groups[g]) for g in self._stored):
+            return False
+        self._entries = [
+            Entry(w, states.get(w.param, NO_STATE), self._stored[w.group]) for w in self._watchers if w.size
+        ]
+        if not all(e.plain(device) and (not e.finished or self._fades(e, groups)) for e in self._entries):
+            return False
+        for g, group in enumerate(groups):
+            self._settings += [(g, key) for key, x in group.items() if isinstance(x, torch.Tensor) and self._away(x)]
+        picks, dtypes = self._picks(groups)
+        if not {*dtypes} <= {*KINDS}:
+            return False
+        for entry in self._entries:
+            entry.watcher.show(groups[entry.watcher.group], entry.state)  # a record reads its view
+        finished = sum(entry.finished for entry in self._entries)
+        ring = Ring(device, picks, dtypes, finished, kernels(device.type))
+        self._ring = ring if ring.rows >= FEWEST else None
+        self._none = torch.zeros(1, device=device)
+        return self._ring is not None
+
+    def _says_all(self, group: Mapping[str, Any]) -> bool:
+        """Return whether the reader tells the coefficients from the settings and the count alone."""
+        try:
+            self._rule(dict(group), 1.0)
+        except FAILURES:
+            return False
+        return True
+
+    def _fades(self, entry: Entry, groups: Sequence[Mapping[str, Any]]) -> bool:
+        """Return whether all coordinates of a tensor can be summed where they lie; so without a gradient so far."""
+        assert self._reader is not None
+        return self._reader.fades(groups[entry.watcher.group]) and (entry.v is None or entry.sums_there())
+
+    def _picks(self, groups: Sequence[Mapping[str, Any]]) -> tuple[list[Pick], list[torch.dtype]]:
+        """Return what a row has of a step, and in which precision that lies there."""
+        found: list[tuple[Pick, torch.dtype]] = []
+        for entry in self._entries:
+            own = entry.watcher.coordinates
+            index = own.lead_index if entry.finished else own.index
+            size = own.watched if index is None else len(index)
+            tensors = {"v": entry.v if entry.stored else None, "g": entry.like}
+            for name, tensor in tensors.items():
+                if tensor is not None and size:
+                    entry.picks[name] = len(found)
+                    found.append((Pick(size, places(tensor, index)), tensor.dtype))
+            if isinstance(entry.counter, torch.Tensor) and self._away(entry.counter):
+                entry.picks["step"] = len(found)
+                found.append((Pick(1), entry.counter.dtype))
+        found += [(Pick(1), groups[g][key].dtype) for g, key in self._settings]
+        found.append((Pick(1), torch.float32))  # found_inf
+        return [pick for pick, _ in found], [dtype for _, dtype in found]
+
+    # --- as they are taken in --------------------------------------------------------------------------------
+
+    def drain(self) -> Iterator[Late]:
+        """Hand the steps that wait to the sums, in order; each is to be added up before the next is asked for."""
+        waiting, self._noted = self._noted, []
+        if not waiting or self._ring is None:
+            return
+        sums, numbers = self._ring.read()
+        try:
+            for noted, own_sums, own_numbers in zip(waiting, sums, numbers, strict=True):
+                yield self._hand_over(noted, own_sums, own_numbers)
+        finally:
+            for entry in self._entries:
+                w = entry.watcher
+                w.recalled, entry.last, entry.then = None, w.counted, w.accumulator.then.copy()
+                if entry.stored is not None and w.reader is None:  # it was given up: lay out anew
+                    self._ring = None
+
+    def settle(self, recorder: Recorder) -> None:
+        """Take in what waits where no monitor is left to judge it."""
+        for late in self.drain():
+            if Outcome.STEPPED in late.outcomes:
+                recorder.advance()
+
+    def _hand_over(self, noted: Noted, sums: Array, numbers: Values) -> Late:
+        """Hand one step to the sums."""
+        assert self._ring is not None
+        picked = [numbers[where] for where in self._ring.slices]
+        for (g, key), value in zip(self._settings, picked[-1 - len(self._settings) :], strict=False):
+            noted.groups[g][key] = float(value[0])
+        rates = [settings.get("lr") for settings in noted.groups]
+        if picked[-1][0] != 0:  # a loss scaler told the optimizer to leave the parameters alone
+            return Late({Outcome.SKIPPED}, rates, [])
+        finished = iter(sums)
+        rules: dict[tuple[int, float], Coefficients] = {}
+        outcomes = set()
+        for entry, count in zip(self._entries, noted.counts, strict=True):
+            own = {name: picked[place] for name, place in entry.picks.items()}
+            outcomes.add(self._give(entry, own, count, noted.groups, next(finished) if entry.finished else None, rules))
+        told = [e.watcher for e in self._entries if e.watcher.jump is not None or e.watcher.trouble is not None]
+        return Late(outcomes, rates, told)
+
+    def _give(
+        self,
+        entry: Entry,
+        own: Mapping[str, Values],
+        count: float,
+        groups: Sequence[Settings],
+        sums: Array | None,
+        rules: dict[tuple[int, float], Coefficients],
+    ) -> Outcome:
+        """Hand one tensor's part of a step to its sums, as `Watcher.after` does; return what the step did to it."""
+        w = entry.watcher
+        foreseen, count = count, float(own["step"][0]) if "step" in own and count != ABSENT else count
+        stands = entry.counter is not None and count != ABSENT and not w.advanced({"step": count})
+        if count == ABSENT or stands:
+            w.accumulator.idle()
+            return Outcome.ABSENT if count == ABSENT else Outcome.SKIPPED
+        g = narrowed(own.get("g", NOTHING), entry.dtype)
+        if w.reader is None and not entry.finished:
+            w.view.gradient = g
+            w.measure_gradient()
+            w.view.gradient = NOTHING
+            return Outcome.STEPPED
+        v = np.ones(len(g)) if entry.v is None else narrowed(own.get("v", NOTHING), entry.v.dtype)
+        key = w.group, count
+        try:
+            if key not in rules:
+                rules[key] = self._rule(groups[w.group], count)
+        except FAILURES as problem:
+            w.give_up(f"its state does not fit the formula: {type(problem).__name__}: {problem}")
+            return Outcome.STEPPED
+        w.view.step, w.recalled = count, (v, g, entry.finished)
+        if sums is None:
+            w.accumulator.hold(v, g, rules[key])
+        elif count == foreseen and w.reader is not None:
+            w.accumulator.finish(sums, v, g, rules[key])
+        else:  # the sums were made with the corrections of another step
+            w.accumulator.idle()
+            w.accumulator.forget()
+        return Outcome.STEPPED
+
+
+def narrowed(numbers: Values, dtype: torch.dtype) -> Values:
+    """Return picked numbers in the precision that they have: float64, or float32 also for what is narrower."""
+    kind = np.float64 if dtype is torch.float64 else np.float32
+    return numbers.astype(kind, copy=False)
+
+
+@cache
+def kernels(kind: str) -> ModuleType | None:
+    """Return the module of the Triton kernels, None where they do not run on this kind of device."""
+    if kind != "cuda":
+        return None
+    try:
+        from . import fused_triton
+
+        fused_triton.try_out(torch.device(kind))
+    except Exception:  # no Triton, or no compiler for it
+        return None
+    return fused_triton
