@@ -57,8 +57,13 @@ class Entry:
         """Whether its sums are made on the accelerator, and only the members of the harm test are picked."""
         self.picks: dict[str, int] = {}
         """Which pick of a row holds "v", "g" and "step"; without "step" the host reads the counter."""
-        self.last, self.then = watcher.counted, watcher.accumulator.then.copy()
-        """The count and the coefficients of the newest step that was put off."""
+        self.last: float | None = None
+        self.then: Array = np.zeros(len(Coefficients._fields))
+        """The count and the coefficients of the newest step, whether or not it was put off."""
+
+    def begin(self) -> None:
+        """Go on from what the sums know, where no step waits."""
+        self.last, self.then = self.watcher.counted, self.watcher.accumulator.then.copy()
 
     def plain(self, device: torch.device) -> bool:
         """Return whether what is to be picked is plain, dense and on the device."""
@@ -136,6 +141,11 @@ class Later:
         return len(self._noted)
 
     @property
+    def _sums_there(self) -> bool:
+        """Return whether sums are made as a step is put off: they need to know the rate, and whether it was a step."""
+        return self._ring is not None and self._ring.finished > 0
+
+    @property
     def full(self) -> bool:
         """Whether no further step can be put off."""
         return self._ring is None or self._ring.full
@@ -176,11 +186,14 @@ class Later:
         groups, states, reader = optimizer.param_groups, optimizer.state, self._reader
         if reader is None or any(kept_as(reader, groups[g]) != stored for g, stored in self._stored.items()):
             return None
-        if found is not None and (not self._away(found) or any(entry.finished for entry in self._entries)):
+        if found is not None and (not self._away(found) or (self._sums_there and bool(found))):
             return None
         settings = [known for g, group in enumerate(groups) if (known := self._settled(g, group)) is not None]
         if len(settings) < len(groups) or not all(entry.fits(states) for entry in self._entries):
             return None
+        if not self._noted:
+            for entry in self._entries:
+                entry.begin()
         counts = [self._count(entry, step) for entry in self._entries]
         return None if None in counts else Noted(settings, [count or 0.0 for count in counts])
 
@@ -189,9 +202,10 @@ class Later:
         known: Settings = {}
         for key, value in group.items():
             if isinstance(value, torch.Tensor):
-                if self._away(value) and (g, key) not in self._settings:
+                stays = self._away(value) and not self._sums_there
+                if stays and (g, key) not in self._settings:
                     return None
-                known[key] = value if self._away(value) else float(value)
+                known[key] = value if stays else float(value)
             elif isinstance(value, tuple) and any(isinstance(part, torch.Tensor) for part in value):
                 if any(isinstance(part, torch.Tensor) and self._away(part) for part in value):
                     return None
@@ -263,14 +277,14 @@ class Later:
         ]
         if not all(e.plain(device) and (not e.finished or self._fades(e, groups)) for e in self._entries):
             return False
-        for g, group in enumerate(groups):
+        finished = sum(entry.finished for entry in self._entries)
+        for g, group in enumerate(() if finished else groups):
             self._settings += [(g, key) for key, x in group.items() if isinstance(x, torch.Tensor) and self._away(x)]
         picks, dtypes = self._picks(groups)
         if not {*dtypes} <= {*KINDS}:
             return False
         for entry in self._entries:
             entry.watcher.show(groups[entry.watcher.group], entry.state)  # a record reads its view
-        finished = sum(entry.finished for entry in self._entries)
         ring = Ring(device, picks, dtypes, finished, kernels(device.type))
         self._ring = ring if ring.rows >= FEWEST else None
         self._none = torch.zeros(1, device=device)
@@ -322,7 +336,7 @@ class Later:
         finally:
             for entry in self._entries:
                 w = entry.watcher
-                w.recalled, entry.last, entry.then = None, w.counted, w.accumulator.then.copy()
+                w.recalled = None
                 if entry.stored is not None and w.reader is None:  # it was given up: lay out anew
                     self._ring = None
 
