@@ -342,7 +342,7 @@ class Later:
 
     def settle(self, recorder: Recorder) -> None:
         """Take in what waits where no monitor is left to judge it."""
-        for late in self.drain():
+        for late in () if recorder.closed else self.drain():
             if Outcome.STEPPED in late.outcomes:
                 recorder.advance()
 

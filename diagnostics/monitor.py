@@ -146,7 +146,7 @@ class Monitor:
         for member in members(watched):
             self._hook_onto(member)
         left_open = "the process ended, or let go of the optimizer, with the monitor open"
-        weakref.finalize(self, _finish_quietly, self._recorder, self._later, left_open, os.getpid())
+        weakref.finalize(self, _finish_quietly, self._recorder, left_open, os.getpid(), self._later)
 
     # --- what a user calls ---------------------------------------------------------------------------------
 
@@ -795,7 +795,7 @@ def refused_by_scaler(optimizer: torch.optim.Optimizer) -> bool:
     return isinstance(found, torch.Tensor) and bool(found.item())
 
 
-def _finish_quietly(recorder: Recorder, later: Later, message: str, owner: int) -> None:
+def _finish_quietly(recorder: Recorder, message: str, owner: int, later: Later | None = None) -> None:
     """Finish the record of a monitor that nobody closed, in the process that made it.
 
     In a context of its own: the garbage collector may call this while another `np.errstate` is being entered, and one
@@ -805,9 +805,10 @@ def _finish_quietly(recorder: Recorder, later: Later, message: str, owner: int) 
     if os.getpid() == owner:
         try:
             with _disable_current_modes():
-                if not recorder.closed:
-                    later.settle(recorder)
-                contextvars.copy_context().run(recorder.finish, message, crashed=True)
+                context = contextvars.copy_context()
+                if later is not None:
+                    context.run(later.settle, recorder)
+                context.run(recorder.finish, message, crashed=True)
         except Exception as fault:
             _say_unwritten(fault)
 

@@ -1,0 +1,235 @@
+"""The kernels of a ring on a GPU: one launch picks all numbers of a step, one more makes the sums over all coordinates.
+
+Which tensors there are, and what of them, is a *plan* that lies on the device; a step brings only the addresses, and
+what the sums need of the coefficients. A program picks a block of one tensor's places, or sums a chunk of one tensor;
+a tensor's chunks are added up by one program in their order, so that the sums are the same in every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import triton  # type: ignore[import-untyped, unused-ignore]
+import triton.language as tl  # type: ignore[import-untyped, unused-ignore]
+from numpy.typing import NDArray
+
+from .fused import ENOUGH, SCALARS, Pair, sums
+from .ring import KINDS, Pick
+from .trace import SUMS
+
+BLOCK = 256
+"""Places that one program picks."""
+LANES, CHUNK = 1024, 2**14
+"""Numbers that are summed at once in float32, and those of one program, which sums them in float64."""
+COLUMNS = len(SUMS)
+SLOTS = 32
+"""Columns of the partial sums: a power of two."""
+
+
+@triton.jit
+def load(address, kind, at, mask):  # type: ignore[no-untyped-def]
+    """Return numbers of the tensor at an address, of the dtype `KINDS[kind]`, as float64."""
+    x = tl.zeros(at.shape, tl.float64)
+    if kind == 0:
+        x = tl.load(address.to(tl.pointer_type(tl.float32)) + at, mask=mask, other=0.0).to(tl.float64)
+    elif kind == 1:
+        x = tl.load(address.to(tl.pointer_type(tl.float64)) + at, mask=mask, other=0.0)
+    elif kind == 2:
+        x = tl.load(address.to(tl.pointer_type(tl.bfloat16)) + at, mask=mask, other=0.0).to(tl.float32).to(tl.float64)
+    else:
+        x = tl.load(address.to(tl.pointer_type(tl.float16)) + at, mask=mask, other=0.0).to(tl.float64)
+    return x
+
+
+@triton.jit
+def pick(addresses, plan, places, out, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Write one block of a pick: `plan` has its tensor, kind, first place (-1: in order), first number and size."""
+    own = plan + 6 * tl.program_id(0)
+    which, kind, first = tl.load(own), tl.load(own + 1), tl.load(own + 2)
+    begin, to, size = tl.load(own + 3), tl.load(own + 4), tl.load(own + 5)
+    lanes = begin + tl.arange(0, WIDTH)
+    mask = lanes < size
+    at = lanes
+    if first >= 0:
+        at = tl.load(places + first + lanes, mask=mask, other=0)
+    x = load(tl.load(addresses + which), kind, at, mask)
+    tl.store(out + to + lanes, x.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def add_chunk(addresses, scalars, plan, partial, WIDTH: tl.constexpr, PER: tl.constexpr, LEAST: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: PLR0915 - one pass
+    """Write the sums of one chunk: `plan` has its tensor, the kind of its gradient, where it begins, and the size."""
+    chunk = tl.program_id(0)
+    own = plan + 4 * chunk
+    which, kind, begin, size = tl.load(own), tl.load(own + 1), tl.load(own + 2), tl.load(own + 3)
+    its = scalars + 12 * which
+    lr, gain, scale, eps = tl.load(its), tl.load(its + 1), tl.load(its + 2), tl.load(its + 3)
+    scale_then, eps_then, change_lr = tl.load(its + 4), tl.load(its + 5), tl.load(its + 6)
+    change_root, change_one, back = tl.load(its + 7), tl.load(its + 8), tl.load(its + 9)
+    floor, least = tl.load(its + 10), tl.where(tl.load(its + 11) > 0.0, LEAST, float("inf"))
+    of_v = tl.load(addresses + 2 * which).to(tl.pointer_type(tl.float32))
+    of_g = tl.load(addresses + 2 * which + 1)
+    slots = tl.arange(0, 32)
+    found = tl.zeros((32,), tl.float64)
+    for i in range(PER):
+        at = begin + i * WIDTH + tl.arange(0, WIDTH).to(tl.int64)
+        mask = at < size
+        v = tl.load(of_v + at, mask=mask, other=0.0)
+        g = load(of_g, kind, at, mask).to(tl.float32)
+        sound = (tl.abs(g) < float("inf")) & (v < float("inf")) & (v >= 0.0)
+        v = tl.where(sound, v, 0.0)
+        g = tl.where(sound, g, 0.0)
+        live = v > 0.0
+        fall = back * (v - g * g)
+        v_then = v + fall
+        known = live & (v_then > least * v)
+        v_then = tl.where(known, v_then, 1.0)
+        r, r_then = tl.sqrt_rn(v), tl.sqrt_rn(v_then)
+
+        below, below_then, between = scale * r + eps, scale_then * r_then + eps_then, scale * r_then + eps
+        over_then = 1.0 / below_then
+        e = tl.where(live, lr * (gain / below), 0.0)
+        by_lr = tl.where(known, change_lr * over_then, 0.0)
+        by_bias = tl.where(known, lr * over_then * (change_root * r_then + change_one) / between, 0.0)
+        by_v = tl.where(known, e * scale * fall / ((r + r_then) * between), 0.0)
+        delta = by_lr + by_bias + by_v
+        eg, u = e * g, tl.where(live, g / tl.maximum(scale * r, eps), 0.0)
+
+        # In the order of `SUMS`.
+        found += put(slots, 0, live.to(tl.float32)) + put(slots, 1, (delta > 0.0).to(tl.float32))
+        found += put(slots, 2, (mask & (sound == 0)).to(tl.float32)) + put(slots, 3, e) + put(slots, 4, eg * eg)
+        found += put(slots, 5, tl.maximum(delta, 0.0)) + put(slots, 6, g * g) + put(slots, 7, u * u)
+        found += put(slots, 8, known.to(tl.float32)) + put(slots, 9, (live & (scale * r < floor)).to(tl.float32))
+        found += put(slots, 10, tl.abs(delta)) + put(slots, 11, e * e) + put(slots, 12, delta * delta)
+        found += put(slots, 13, tl.abs(by_lr)) + put(slots, 14, tl.abs(by_bias)) + put(slots, 15, tl.abs(by_v))
+        found += put(slots, 16, tl.maximum(by_lr, 0.0)) + put(slots, 17, tl.maximum(by_bias, 0.0))
+        found += put(slots, 18, tl.maximum(by_v, 0.0))
+    tl.store(partial + 32 * chunk + slots, found)
+
+
+@triton.jit
+def put(slots, k, x):  # type: ignore[no-untyped-def]
+    """Return the sum of x in slot k of a row of zeros."""
+    return tl.where(slots == k, tl.sum(x, axis=0).to(tl.float64), 0.0)
+
+
+@triton.jit
+def add_up(partial, chunks, out, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Write the sums of one tensor, whose chunks are those from `chunks[p]` to `chunks[p + 1]`."""
+    p = tl.program_id(0)
+    slots = tl.arange(0, 32)
+    found = tl.zeros((32,), tl.float64)
+    for chunk in range(tl.load(chunks + p), tl.load(chunks + p + 1)):
+        found += tl.load(partial + 32 * chunk + slots)
+    tl.store(out + COUNT * p + slots, found, mask=slots < COUNT)
+
+
+class Plan:
+    """What the kernels are told of a ring once, and room for what they are told of each of its rows.
+
+    The pairs of a ring have the sizes and dtypes of those of its first row.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        picks: Sequence[Pick],
+        slices: Sequence[slice],
+        dtypes: Sequence[torch.dtype],
+        rows: int,
+        finished: int,
+    ) -> None:
+        self._device, self._finished, self._count = device, finished, len(picks)
+        plan, places, first = [], [np.zeros(0, np.int64)], 0
+        for which, (own, where, dtype) in enumerate(zip(picks, slices, dtypes, strict=True)):
+            start = -1 if own.places is None else first
+            if own.places is not None:
+                places.append(own.places)
+                first += own.size
+            kind = KINDS.index(dtype)
+            plan += [(which, kind, start, begin, where.start, own.size) for begin in range(0, own.size, BLOCK)]
+        self._blocks, self._plan = len(plan), self._there(np.reshape(np.array(plan, np.int64), (-1, 6)))
+        self._places = self._there(np.concatenate(places))
+        shape = rows, self._count + 2 * finished
+        pinned = device.type == "cuda"
+        # A row each: the host must not overwrite what the device has yet to copy.
+        self._here, self._its = (
+            torch.zeros(shape, dtype=torch.int64, pin_memory=pinned),
+            torch.zeros((rows, finished, SCALARS), pin_memory=pinned),
+        )
+        self._addresses, self._scalars = (torch.zeros_like(x, device=device) for x in (self._here, self._its))
+        self._chunks: torch.Tensor | None = None
+
+    def _there(self, array: NDArray[np.generic]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+    def write(
+        self,
+        row: int,
+        tensors: Sequence[torch.Tensor],
+        pairs: Sequence[Pair],
+        scalars: NDArray[np.float32],
+        numbers: torch.Tensor,
+        sums: torch.Tensor,
+    ) -> None:
+        """Write one row's `numbers` and `sums`."""
+        with torch.cuda.device_of(numbers):  # where a kernel is launched
+            self._launch(row, tensors, pairs, scalars, numbers, sums)
+
+    def _launch(
+        self,
+        row: int,
+        tensors: Sequence[torch.Tensor],
+        pairs: Sequence[Pair],
+        scalars: NDArray[np.float32],
+        numbers: torch.Tensor,
+        sums: torch.Tensor,
+    ) -> None:
+        every = [*tensors, *(tensor for pair in pairs for tensor in pair)]
+        self._here[row] = torch.tensor([tensor.data_ptr() for tensor in every])
+        addresses = self._addresses[row]
+        addresses.copy_(self._here[row], non_blocking=True)
+        pick[(self._blocks,)](addresses, self._plan, self._places, numbers, WIDTH=BLOCK)
+        if pairs:
+            self._its[row] = torch.from_numpy(scalars)
+            self._scalars[row].copy_(self._its[row], non_blocking=True)
+            self._sum(addresses[self._count :], self._scalars[row], pairs, sums)
+
+    def _sum(self, addresses: torch.Tensor, scalars: torch.Tensor, pairs: Sequence[Pair], out: torch.Tensor) -> None:
+        if self._chunks is None:
+            self._lay_out(pairs)
+        assert self._chunks is not None
+        per = CHUNK // LANES
+        add_chunk[(len(self._partial),)](
+            addresses, scalars, self._of_chunks, self._partial, WIDTH=LANES, PER=per, LEAST=ENOUGH
+        )
+        add_up[(len(pairs),)](self._partial, self._chunks, out, COUNT=COLUMNS)
+
+    def _lay_out(self, pairs: Sequence[Pair]) -> None:
+        """Divide the pairs into chunks."""
+        plan = [
+            (which, KINDS.index(g.dtype), begin, v.numel())
+            for which, (v, g) in enumerate(pairs)
+            for begin in range(0, v.numel(), CHUNK)
+        ]
+        counts = [-(-v.numel() // CHUNK) for v, _ in pairs]
+        self._of_chunks = self._there(np.reshape(np.array(plan, np.int64), (-1, 4)))
+        self._chunks = self._there(np.cumsum([0, *counts]).astype(np.int64))
+        self._partial = torch.zeros((len(plan), SLOTS), dtype=torch.float64, device=self._device)
+
+
+def try_out(device: torch.device) -> None:
+    """Raise unless the kernels run here and agree with plain torch; it takes a compiler, which a machine may lack."""
+    v, g = torch.linspace(0, 2, 3000, device=device), torch.linspace(-1, 1, 3000, device=device)
+    its = np.linspace(0.5, 1.5, SCALARS, dtype=np.float32)
+    picked = Pick(2, np.array([7, 2999]))
+    numbers, found = (
+        torch.zeros(2, device=device),
+        torch.zeros(COLUMNS, dtype=torch.float64, device=device),
+    )
+    plan = Plan(device, [picked], [slice(0, 2)], [v.dtype], 1, 1)
+    plan.write(0, [v], [(v, g)], its[None], numbers, found)
+    torch.testing.assert_close(numbers, v[[7, 2999]])
+    torch.testing.assert_close(found, sums((v, g), its), rtol=1e-4, atol=1e-4)
