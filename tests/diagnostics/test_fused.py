@@ -56,7 +56,7 @@ def tensors(draw):
     g = torch.randn(size, generator=generator) * 10.0 ** draw(st.integers(-3, 2))
     if draw(st.booleans()):
         g = g.bfloat16()
-    # Far from the ten thousandfold growth beyond which v before is not known: there roundings decide.
+    # Not too near the ten thousandfold growth beyond which v before is not known: there roundings decide.
     before = torch.randn(size, generator=generator).clamp(min=0.1).square() * g.abs().float().mean() ** 2
     before[draw(st.integers(0, size - 1)) :] *= draw(st.sampled_from([0.0, 1e-9, 1.0]))
     v = 0.99 * before + 0.01 * g.float().square()
@@ -79,7 +79,8 @@ def test_the_sums_are_those_of_the_compiled_loop(module, pairs, t, fresh):
         add_short(v.numpy(), g.float().numpy(), now[k], then[k], expected)
         np.testing.assert_array_equal(found[k, COUNTS], expected[COUNTS])
         np.testing.assert_allclose(found[k, NOW], expected[NOW], rtol=1e-5)
-        np.testing.assert_allclose(found[k], expected, rtol=1e-4, atol=1e-30)
+        # What v was carries up to ten thousand of its roundings.
+        np.testing.assert_allclose(found[k], expected, rtol=2e-3, atol=1e-30)
 
 
 def test_a_row_holds_what_was_picked():
