@@ -242,9 +242,7 @@ class Accumulator:
         addresses = held[0].ctypes.data, held[1].ctypes.data
         self._give(addresses, held[0].itemsize, now.packed(), gathered=True)
 
-    def finish(
-        self, sums: Array, v: NDArray[np.floating], g: NDArray[np.floating], now: Coefficients
-    ) -> None:
+    def finish(self, sums: Array, v: NDArray[np.floating], g: NDArray[np.floating], now: Coefficients) -> None:
         """Take this step from its finished sums over all coordinates, `(20,)`, RMS2 not yet divided.
 
         `v` and `g` are those of the members of the harm test.

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import triton  # type: ignore[import-untyped, unused-ignore]
-import triton.language as tl  # type: ignore[import-untyped, unused-ignore]
+import triton
+import triton.language as tl
 from numpy.typing import NDArray
 
 from .fused import ENOUGH, SCALARS, Pair, sums
@@ -29,7 +29,7 @@ SLOTS = 32
 
 
 @triton.jit
-def load(address, kind, at, mask):  # type: ignore[no-untyped-def]
+def load(address, kind, at, mask):
     """Return numbers of the tensor at an address, of the dtype `KINDS[kind]`, as float64."""
     x = tl.zeros(at.shape, tl.float64)
     if kind == 0:
@@ -44,7 +44,7 @@ def load(address, kind, at, mask):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def pick(addresses, plan, places, out, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+def pick(addresses, plan, places, out, WIDTH: tl.constexpr):
     """Write one block of a pick: `plan` has its tensor, kind, first place (-1: in order), first number and size."""
     own = plan + 6 * tl.program_id(0)
     which, kind, first = tl.load(own), tl.load(own + 1), tl.load(own + 2)
@@ -59,7 +59,7 @@ def pick(addresses, plan, places, out, WIDTH: tl.constexpr):  # type: ignore[no-
 
 
 @triton.jit
-def add_chunk(addresses, scalars, plan, partial, WIDTH: tl.constexpr, PER: tl.constexpr, LEAST: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: PLR0915 - one pass
+def add_chunk(addresses, scalars, plan, partial, WIDTH: tl.constexpr, PER: tl.constexpr, LEAST: tl.constexpr):
     """Write the sums of one chunk: `plan` has its tensor, the kind of its gradient, where it begins, and the size."""
     chunk = tl.program_id(0)
     own = plan + 4 * chunk
@@ -110,13 +110,13 @@ def add_chunk(addresses, scalars, plan, partial, WIDTH: tl.constexpr, PER: tl.co
 
 
 @triton.jit
-def put(slots, k, x):  # type: ignore[no-untyped-def]
+def put(slots, k, x):
     """Return the sum of x in slot k of a row of zeros."""
     return tl.where(slots == k, tl.sum(x, axis=0).to(tl.float64), 0.0)
 
 
 @triton.jit
-def add_up(partial, chunks, out, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
+def add_up(partial, chunks, out, COUNT: tl.constexpr):
     """Write the sums of one tensor, whose chunks are those from `chunks[p]` to `chunks[p + 1]`."""
     p = tl.program_id(0)
     slots = tl.arange(0, 32)
@@ -175,7 +175,7 @@ class Plan:
         sums: torch.Tensor,
     ) -> None:
         """Write one row's `numbers` and `sums`."""
-        with torch.cuda.device_of(numbers):  # where a kernel is launched
+        with torch.cuda.device_of(numbers):  # type: ignore[no-untyped-call]  # where a kernel is launched
             self._launch(row, tensors, pairs, scalars, numbers, sums)
 
     def _launch(

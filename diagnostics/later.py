@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from . import fused
 from .accumulators import Coefficients
-from .pieces import is_dtensor
 from .recorder import Recorder
 from .ring import FEWEST, KINDS, Pick, Ring, dense, places
 from .stepsizes import Reader, View
@@ -49,7 +49,7 @@ class Entry:
         self.stored = stored if watcher.reader else None
         """The entry of the state that is v, "" where v is one, None where no stepsize is read."""
         self.v: torch.Tensor | None = state.get(self.stored) if self.stored else None
-        self.counter: Any = state.get("step")
+        self.counts, self.counter = "step" in state, clock(state)
         self.address = 0 if self.v is None else self.v.data_ptr()
         self.like = self.param if self.param.grad is None else self.param.grad
         self.stride, self.dtype = self.like.stride(), self.like.dtype
@@ -67,15 +67,16 @@ class Entry:
 
     def plain(self, device: torch.device) -> bool:
         """Return whether what is to be picked is plain, dense and on the device."""
-        tensors = [self.param, self.like] if self.v is None else [self.param, self.like, self.v]
+        found = [x for x in (self.param.grad, self.v) if x is not None]
+        if is_traceable_wrapper_subclass(self.param) or any(type(x) is not torch.Tensor for x in found):
+            return False
         if self.param.grad is not None and self.stored and self.v is None:
             return False
-        if any(type(x) is not torch.Tensor for x in tensors[1:] if x is not self.param) or is_dtensor(self.param):
-            return False
+        size = self.watcher.size
         return all(
-            x.layout is torch.strided and x.device == device and x.dtype in KINDS and x.numel() == self.watcher.size
-            for x in tensors
-        ) and all(map(dense, tensors))
+            x.layout is torch.strided and x.device == device and x.dtype in KINDS and x.numel() == size and dense(x)
+            for x in (self.param, *found)
+        )
 
     def sums_there(self) -> bool:
         """Return whether all its coordinates can be summed where they lie."""
@@ -87,9 +88,10 @@ class Entry:
         g, v, state, param = self.param.grad, self.v, self.state, self.param
         if (
             states.get(param, NO_STATE) is not state
-            or state.get("step") is not self.counter
+            or clock(state) is not self.counter
+            or ("step" in state) is not self.counts
             or param.numel() != self.watcher.size
-            or (v is not None and (state.get(self.stored) is not v or v.data_ptr() != self.address))
+            or (v is not None and (state[str(self.stored)] is not v or v.data_ptr() != self.address))
         ):
             return False
         return g is None or (
@@ -106,13 +108,23 @@ class Entry:
 class Noted(NamedTuple):
     """What the host knows of a step that is put off."""
 
+    reader: Reader
     groups: list[Settings]
     counts: list[float]
     """The count of each tensor's steps, where it can be read or is foreseen; `ABSENT` without a gradient."""
+    rules: dict[tuple[int, float], Coefficients]
+    """Coefficients by group and count; most tensors of a group share them."""
+
+    def rule(self, w: Watcher, count: float) -> Coefficients:
+        """Return the coefficients of a tensor's step of this number."""
+        key = w.group, count
+        if key not in self.rules:
+            self.rules[key] = coefficients(self.reader, w, self.groups[w.group], count)
+        return self.rules[key]
 
 
 class Late(NamedTuple):
-    """A step that was handed to the sums: what it did to the tensors, the rates of the groups, and whom it gives news of."""
+    """A step that was handed to the sums: what it did to the tensors, and the rates of the groups."""
 
     outcomes: set[Outcome]
     rates: list[Any]
@@ -132,8 +144,8 @@ class Later:
         self._ring: Ring | None = None
         self._noted: list[Noted] = []
         self._stored: dict[int, str | None] = {}
-        self._settings: list[tuple[int, str]] = []
-        """Group and key of the settings that lie on the accelerator; they are picked behind the tensors."""
+        self._settings: dict[tuple[int, str], torch.dtype] = {}
+        """The settings that lie on the accelerator, by group and key; they are picked behind the tensors."""
 
     @property
     def steps(self) -> int:
@@ -186,16 +198,17 @@ class Later:
         groups, states, reader = optimizer.param_groups, optimizer.state, self._reader
         if reader is None or any(kept_as(reader, groups[g]) != stored for g, stored in self._stored.items()):
             return None
-        if found is not None and (not self._away(found) or (self._sums_there and bool(found))):
+        if found is not None and (not self._is_number(found, torch.float32) or (self._sums_there and bool(found))):
             return None
-        settings = [known for g, group in enumerate(groups) if (known := self._settled(g, group)) is not None]
+        settings = [own for g, group in enumerate(groups) if (own := self._settled(g, group)) is not None]
         if len(settings) < len(groups) or not all(entry.fits(states) for entry in self._entries):
             return None
         if not self._noted:
             for entry in self._entries:
                 entry.begin()
         counts = [self._count(entry, step) for entry in self._entries]
-        return None if None in counts else Noted(settings, [count or 0.0 for count in counts])
+        known = [count for count in counts if count is not None]
+        return Noted(reader, settings, known, {}) if len(known) == len(counts) else None
 
     def _settled(self, g: int, group: Mapping[str, Any]) -> Settings | None:
         """Return a group's settings as they are now; None if one lies on the accelerator and is not picked."""
@@ -203,7 +216,7 @@ class Later:
         for key, value in group.items():
             if isinstance(value, torch.Tensor):
                 stays = self._away(value) and not self._sums_there
-                if stays and (g, key) not in self._settings:
+                if stays and not self._is_number(value, self._settings.get((g, key))):
                     return None
                 known[key] = value if stays else float(value)
             elif isinstance(value, tuple) and any(isinstance(part, torch.Tensor) for part in value):
@@ -218,14 +231,18 @@ class Later:
         """Return whether reading a tensor would make the host wait."""
         return tensor.device == self.device
 
+    def _is_number(self, tensor: torch.Tensor, dtype: torch.dtype | None) -> bool:
+        """Return whether a tensor is one number there, of this dtype."""
+        return self._away(tensor) and tensor.dtype is dtype and tensor.numel() == 1
+
     def _count(self, entry: Entry, step: int) -> float | None:
         """Return the count of a tensor's steps; None where its sums are made now and it does not go up by one."""
         if entry.param.grad is None:
             return ABSENT
-        if entry.counter is None:
+        if not entry.counts:
             return float(step)
         if "step" not in entry.picks:
-            count = float(entry.counter)
+            count = float(entry.state["step"])
             return count if not entry.finished or entry.last == count - 1 else None
         return None if entry.last is None and entry.finished else (entry.last or 0.0) + 1
 
@@ -233,11 +250,8 @@ class Later:
         """Yield the tensor of each pick; of one without gradient anything, as nobody will read it."""
         for entry in self._entries:
             for name in entry.picks:
-                if name == "step":
-                    yield entry.counter
-                else:
-                    there = entry.v if name == "v" else entry.param.grad
-                    yield entry.param if there is None else there
+                there = {"step": entry.counter, "v": entry.v, "g": entry.param.grad}[name]
+                yield entry.param if there is None else there
 
     def _finished(self, noted: Noted) -> tuple[list[fused.Pair], NDArray[np.float32]]:
         """Return v and g of the tensors whose sums are made now, and what those need of the coefficients."""
@@ -248,29 +262,21 @@ class Later:
                 pairs.append((entry.param, entry.param) if entry.v is None or g is None else (entry.v, g))
                 then.append(entry.then)
                 if count != ABSENT:
-                    rule = self._rule(noted.groups[entry.watcher.group], count)
-                    entry.last, entry.then = count, np.array(rule)
+                    entry.last, entry.then = count, np.array(noted.rule(entry.watcher, count))
                 now.append(entry.then)
         shape = len(pairs), len(Coefficients._fields)
         return pairs, fused.scalars(np.reshape(now, shape), np.reshape(then, shape))
-
-    def _rule(self, settings: Settings, count: float) -> Coefficients:
-        """Return the coefficients of a step with these settings."""
-        assert self._reader is not None
-        view = View(self._watchers[0].param, self._watchers[0].coordinates)
-        view.group, view.step = settings, count
-        return self._reader.coefficients(view)
 
     # --- as it is laid out -----------------------------------------------------------------------------------
 
     def lay_out(self, optimizer: torch.optim.Optimizer) -> bool:
         """Look at all tensors anew, and make a ring for steps like the newest; return whether that can be."""
-        self._ring, self._settings = None, []
+        self._ring, self._settings = None, {}
         groups, states, reader, device = optimizer.param_groups, optimizer.state, self._reader, self.device
         if reader is None or device is None:
             return False
         self._stored = {g: kept_as(reader, groups[g]) for g in {w.group for w in self._watchers}}
-        if None in self._stored.values() or not all(self._says_all(groups[g]) for g in self._stored):
+        if None in self._stored.values() or not all(says_all(reader, w, groups[w.group]) for w in self._watchers):
             return False
         self._entries = [
             Entry(w, states.get(w.param, NO_STATE), self._stored[w.group]) for w in self._watchers if w.size
@@ -279,8 +285,9 @@ class Later:
             return False
         finished = sum(entry.finished for entry in self._entries)
         for g, group in enumerate(() if finished else groups):
-            self._settings += [(g, key) for key, x in group.items() if isinstance(x, torch.Tensor) and self._away(x)]
-        picks, dtypes = self._picks(groups)
+            there = {key: x for key, x in group.items() if isinstance(x, torch.Tensor) and self._away(x)}
+            self._settings |= {(g, key): x.dtype for key, x in there.items()}
+        picks, dtypes = self._picks()
         if not {*dtypes} <= {*KINDS}:
             return False
         for entry in self._entries:
@@ -290,20 +297,12 @@ class Later:
         self._none = torch.zeros(1, device=device)
         return self._ring is not None
 
-    def _says_all(self, group: Mapping[str, Any]) -> bool:
-        """Return whether the reader tells the coefficients from the settings and the count alone."""
-        try:
-            self._rule(dict(group), 1.0)
-        except FAILURES:
-            return False
-        return True
-
     def _fades(self, entry: Entry, groups: Sequence[Mapping[str, Any]]) -> bool:
         """Return whether all coordinates of a tensor can be summed where they lie; so without a gradient so far."""
         assert self._reader is not None
         return self._reader.fades(groups[entry.watcher.group]) and (entry.v is None or entry.sums_there())
 
-    def _picks(self, groups: Sequence[Mapping[str, Any]]) -> tuple[list[Pick], list[torch.dtype]]:
+    def _picks(self) -> tuple[list[Pick], list[torch.dtype]]:
         """Return what a row has of a step, and in which precision that lies there."""
         found: list[tuple[Pick, torch.dtype]] = []
         for entry in self._entries:
@@ -315,10 +314,10 @@ class Later:
                 if tensor is not None and size:
                     entry.picks[name] = len(found)
                     found.append((Pick(size, places(tensor, index)), tensor.dtype))
-            if isinstance(entry.counter, torch.Tensor) and self._away(entry.counter):
+            if entry.counter is not None and self._away(entry.counter):
                 entry.picks["step"] = len(found)
                 found.append((Pick(1), entry.counter.dtype))
-        found += [(Pick(1), groups[g][key].dtype) for g, key in self._settings]
+        found += [(Pick(1), dtype) for dtype in self._settings.values()]
         found.append((Pick(1), torch.float32))  # found_inf
         return [pick for pick, _ in found], [dtype for _, dtype in found]
 
@@ -355,54 +354,67 @@ class Later:
         rates = [settings.get("lr") for settings in noted.groups]
         if picked[-1][0] != 0:  # a loss scaler told the optimizer to leave the parameters alone
             return Late({Outcome.SKIPPED}, rates, [])
-        finished = iter(sums)
-        rules: dict[tuple[int, float], Coefficients] = {}
-        outcomes = set()
+        finished, outcomes = iter(sums), set()
         for entry, count in zip(self._entries, noted.counts, strict=True):
             own = {name: picked[place] for name, place in entry.picks.items()}
-            outcomes.add(self._give(entry, own, count, noted.groups, next(finished) if entry.finished else None, rules))
+            outcomes.add(give(entry, noted, count, own, next(finished) if entry.finished else None))
         told = [e.watcher for e in self._entries if e.watcher.jump is not None or e.watcher.trouble is not None]
         return Late(outcomes, rates, told)
 
-    def _give(
-        self,
-        entry: Entry,
-        own: Mapping[str, Values],
-        count: float,
-        groups: Sequence[Settings],
-        sums: Array | None,
-        rules: dict[tuple[int, float], Coefficients],
-    ) -> Outcome:
-        """Hand one tensor's part of a step to its sums, as `Watcher.after` does; return what the step did to it."""
-        w = entry.watcher
-        foreseen, count = count, float(own["step"][0]) if "step" in own and count != ABSENT else count
-        stands = entry.counter is not None and count != ABSENT and not w.advanced({"step": count})
-        if count == ABSENT or stands:
-            w.accumulator.idle()
-            return Outcome.ABSENT if count == ABSENT else Outcome.SKIPPED
-        g = narrowed(own.get("g", NOTHING), entry.dtype)
-        if w.reader is None and not entry.finished:
-            w.view.gradient = g
-            w.measure_gradient()
-            w.view.gradient = NOTHING
-            return Outcome.STEPPED
-        v = np.ones(len(g)) if entry.v is None else narrowed(own.get("v", NOTHING), entry.v.dtype)
-        key = w.group, count
-        try:
-            if key not in rules:
-                rules[key] = self._rule(groups[w.group], count)
-        except FAILURES as problem:
-            w.give_up(f"its state does not fit the formula: {type(problem).__name__}: {problem}")
-            return Outcome.STEPPED
-        w.view.step, w.recalled = count, (v, g, entry.finished)
-        if sums is None:
-            w.accumulator.hold(v, g, rules[key])
-        elif count == foreseen and w.reader is not None:
-            w.accumulator.finish(sums, v, g, rules[key])
-        else:  # the sums were made with the corrections of another step
-            w.accumulator.idle()
-            w.accumulator.forget()
-        return Outcome.STEPPED
+
+def give(entry: Entry, noted: Noted, foreseen: float, own: Mapping[str, Values], sums: Array | None) -> Outcome:
+    """Hand one tensor's part of a step to its sums, as `Watcher.after` does; return what the step did to it."""
+    w = entry.watcher
+    count = float(own["step"][0]) if "step" in own else foreseen
+    if foreseen == ABSENT or (entry.counts and not w.advanced({"step": count})):
+        w.accumulator.idle()
+        return Outcome.ABSENT if foreseen == ABSENT else Outcome.SKIPPED
+    g = narrowed(own.get("g", NOTHING), entry.dtype)
+    v = np.ones(len(g)) if entry.v is None else narrowed(own.get("v", NOTHING), entry.v.dtype)
+    w.recalled = v, g, entry.finished
+    try:
+        measure(entry, g, v, noted, count, sums if count == foreseen else None)
+    except FAILURES as problem:
+        w.give_up(f"its state does not fit the formula: {type(problem).__name__}: {problem}")
+    return Outcome.STEPPED
+
+
+def measure(entry: Entry, g: Values, v: Values, noted: Noted, count: float, sums: Array | None) -> None:
+    """Add what was picked, or the sums that were made there: with the corrections of another step they are None."""
+    w = entry.watcher
+    if w.reader is not None and not entry.finished:
+        w.accumulator.hold(v, g, noted.rule(w, count))
+    elif w.reader is not None and sums is not None:
+        w.accumulator.finish(sums, v, g, noted.rule(w, count))
+    elif entry.finished:
+        w.accumulator.idle()
+        w.accumulator.forget()
+    else:
+        w.view.gradient = g
+        w.measure_gradient()
+        w.view.gradient = NOTHING
+
+
+def coefficients(reader: Reader, w: Watcher, settings: Mapping[str, Any], count: float) -> Coefficients:
+    """Return the coefficients of a step from its settings and number alone."""
+    view = View(w.param, w.coordinates)
+    view.group, view.step = settings, count
+    return reader.coefficients(view)
+
+
+def says_all(reader: Reader, w: Watcher, group: Mapping[str, Any]) -> bool:
+    """Return whether a reader tells the coefficients from the settings and the number of a step alone."""
+    try:
+        coefficients(reader, w, group, 1.0)
+    except FAILURES:
+        return False
+    return True
+
+
+def clock(state: Mapping[str, Any]) -> torch.Tensor | None:
+    """Return the counter of a state if it is a tensor, which stays the same from step to step."""
+    counter = state.get("step")
+    return counter if isinstance(counter, torch.Tensor) else None
 
 
 def narrowed(numbers: Values, dtype: torch.dtype) -> Values:

@@ -387,4 +387,3 @@ def test_nobody_waits_on_a_gpu(coordinates):
         torch.cuda.set_sync_debug_mode("default")
     assert monitor._later.steps > 3
     assert monitor.step == 90
-
