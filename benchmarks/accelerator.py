@@ -61,6 +61,7 @@ class Block(nn.Module):
         self.perceive = nn.Sequential(nn.Linear(n, 4 * n), nn.GELU(), nn.Linear(4 * n, n))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return what goes on to the next block."""
         parts = self.attend(self.before(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         seen = functional.scaled_dot_product_attention(*parts, is_causal=True)
         x = x + self.project(seen.transpose(1, 2).flatten(2))
@@ -81,11 +82,13 @@ class Training:
         self.device = device
 
     def loss(self) -> Tensor:
+        """Return the loss of the batch."""
         with torch.autocast(self.device.type, torch.bfloat16):
             found = self.model(self.tokens[:, :-1]) @ self.model[0].weight.T  # type: ignore[operator, union-attr]
         return functional.cross_entropy(found.flatten(0, 1).float(), self.tokens[:, 1:].flatten())
 
     def step(self) -> None:
+        """Take one step of training."""
         self.loss().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -118,7 +121,7 @@ def launches(training: Training, steps: int) -> float:
 
 
 def cost(size: Size, device: torch.device) -> Iterator[tuple[str, ...]]:
-    """Yield method, milliseconds a step, ratio to plain with its quartiles, launches and mebibytes added."""
+    """Yield method, milliseconds a step, their ratio to the plain ones, and launches added."""
     runs: dict[str, Training] = {}
     for name, coordinates in METHODS.items():
         runs[name] = Training(size, device, coordinates)
@@ -126,14 +129,12 @@ def cost(size: Size, device: torch.device) -> Iterator[tuple[str, ...]]:
             runs[name].step()
     times: dict[str, list[float]] = {name: [] for name in METHODS}
     for block in range(size.blocks):
-        order = list(METHODS) if block % 2 else list(METHODS)[::-1]
-        for name in order:
+        for name in sorted(METHODS, reverse=bool(block % 2)):
             times[name].append(seconds(device, lambda: [runs[name].step() for _ in range(size.steps)]) / size.steps)  # noqa: B023
     told = {name: launches(run, size.steps) for name, run in runs.items()}
     for name in METHODS:
         ratios = [mine / plain for mine, plain in zip(times[name], times["plain"], strict=True)]
-        low, _, high = statistics.quantiles(ratios, n=4)
-        ratio = f"{statistics.median(ratios):.3f} [{low:.3f} - {high:.3f}]"
+        ratio = f"{statistics.median(ratios):.3f} [{min(ratios):.3f} - {max(ratios):.3f}]"
         yield name, f"{1e3 * statistics.median(times[name]):.2f}", ratio, f"{told[name] - told['plain']:+.1f}"
 
 
@@ -219,7 +220,8 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     size = TINY if parser.parse_args().tiny else Size()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    console, table = Console(), Table("method", "ms a step", "ratio [quartiles]", "launches added")
+    torch.set_num_threads(1)
+    console, table = Console(), Table("method", "ms a step", "ratio [range]", "launches added")
     for row in cost(size, device):
         table.add_row(*row)
     console.print(table)
