@@ -242,6 +242,13 @@ class Accumulator:
         addresses = held[0].ctypes.data, held[1].ctypes.data
         self._give(addresses, held[0].itemsize, now.packed(), gathered=True)
 
+    def stay(self, v: int, g: int, now: Coefficients) -> None:
+        """Take this step from numbers of float32 at these addresses, which outlive `add`; a `v` at 0 stands for ones.
+
+        They are those of the watched coordinates, as `hold` takes them.
+        """
+        self._give((v, g), 4, now.packed(), gathered=True)
+
     def finish(self, sums: Array, v: NDArray[np.floating], g: NDArray[np.floating], now: Coefficients) -> None:
         """Take this step from its finished sums over all coordinates, `(20,)`, RMS2 not yet divided.
 

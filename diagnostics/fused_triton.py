@@ -154,16 +154,21 @@ class Plan:
         self._places = self._there(np.concatenate(places))
         shape = rows, self._count + 2 * finished
         pinned = device.type == "cuda"
-        # A row each: the host must not overwrite what the device has yet to copy.
+        # The host must not overwrite what the device has yet to copy: a place for each row, and for each of those sent.
+        self._turn = 0
         self._here, self._its = (
-            torch.zeros(shape, dtype=torch.int64, pin_memory=pinned),
-            torch.zeros((rows, finished, SCALARS), pin_memory=pinned),
+            torch.zeros((2, *shape), dtype=torch.int64, pin_memory=pinned),
+            torch.zeros((2, rows, finished, SCALARS), pin_memory=pinned),
         )
-        self._addresses, self._scalars = (torch.zeros_like(x, device=device) for x in (self._here, self._its))
+        self._addresses, self._scalars = (torch.zeros_like(x[0], device=device) for x in (self._here, self._its))
         self._chunks: torch.Tensor | None = None
 
     def _there(self, array: NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)
+
+    def turn(self) -> None:
+        """Use other places on the host: the rows so far were sent."""
+        self._turn = 1 - self._turn
 
     def write(
         self,
@@ -188,13 +193,14 @@ class Plan:
         sums: torch.Tensor,
     ) -> None:
         every = [*tensors, *(tensor for pair in pairs for tensor in pair)]
-        self._here[row] = torch.tensor([tensor.data_ptr() for tensor in every])
+        here, its = self._here[self._turn, row], self._its[self._turn, row]
+        here[:] = torch.tensor([tensor.data_ptr() for tensor in every])
         addresses = self._addresses[row]
-        addresses.copy_(self._here[row], non_blocking=True)
+        addresses.copy_(here, non_blocking=True)
         pick[(self._blocks,)](addresses, self._plan, self._places, numbers, WIDTH=BLOCK)
         if pairs:
-            self._its[row] = torch.from_numpy(scalars)
-            self._scalars[row].copy_(self._its[row], non_blocking=True)
+            its[:] = torch.from_numpy(scalars)
+            self._scalars[row].copy_(its, non_blocking=True)
             self._sum(addresses[self._count :], self._scalars[row], pairs, sums)
 
     def _sum(self, addresses: torch.Tensor, scalars: torch.Tensor, pairs: Sequence[Pair], out: torch.Tensor) -> None:

@@ -57,6 +57,8 @@ class Entry:
         """Whether its sums are made on the accelerator, and only the members of the harm test are picked."""
         self.picks: dict[str, int] = {}
         """Which pick of a row holds "v", "g" and "step"; without "step" the host reads the counter."""
+        self.row: Row | None = None
+        """The numbers of the step that is being taken in; None where the tensor had no gradient."""
         self.last: float | None = None
         self.then: Array = np.zeros(len(Coefficients._fields))
         """The count and the coefficients of the newest step, whether or not it was put off."""
@@ -64,6 +66,13 @@ class Entry:
     def begin(self) -> None:
         """Go on from what the sums know, where no step waits."""
         self.last, self.then = self.watcher.counted, self.watcher.accumulator.then.copy()
+
+    def members(self, name: str) -> Values | None:
+        """Return "v" or "g" of the members of the harm test in the step that is being taken in."""
+        if self.row is None:
+            return None
+        picked = self.row.of(self, name)
+        return picked if self.finished else picked[self.watcher.coordinates.lead_index]
 
     def plain(self, device: torch.device) -> bool:
         """Return whether what is to be picked is plain, dense and on the device."""
@@ -123,6 +132,28 @@ class Noted(NamedTuple):
         return self.rules[key]
 
 
+class Row(NamedTuple):
+    """The numbers of one step as they lie on the host."""
+
+    numbers: Values
+    slices: list[slice]
+    address: int
+
+    def of(self, entry: Entry, name: str) -> Values:
+        """Return what was picked of a tensor in its own precision; what is not picked is one."""
+        if name not in entry.picks:
+            return np.ones(entry.watcher.coordinates.watched)
+        dtype = entry.v.dtype if name == "v" and entry.v is not None else entry.dtype
+        return narrowed(self.numbers[self.slices[entry.picks[name]]], dtype)
+
+    def place(self, entry: Entry, name: str) -> int:
+        """Return the address of what was picked of a tensor; 0 for what is not."""
+        if name not in entry.picks:
+            return 0
+        begin: int = self.slices[entry.picks[name]].start
+        return self.address + self.numbers.itemsize * begin
+
+
 class Late(NamedTuple):
     """A step that was handed to the sums: what it did to the tensors, and the rates of the groups."""
 
@@ -143,6 +174,9 @@ class Later:
         self._entries: list[Entry] = []
         self._ring: Ring | None = None
         self._noted: list[Noted] = []
+        self._sent: list[Noted] = []
+        """What the host knows of the rows that wait, and of those that are on their way."""
+        self._draining = self._astray = False
         self._stored: dict[int, str | None] = {}
         self._settings: dict[tuple[int, str], torch.dtype] = {}
         """The settings that lie on the accelerator, by group and key; they are picked behind the tensors."""
@@ -150,7 +184,12 @@ class Later:
     @property
     def steps(self) -> int:
         """Calls of `step()` that wait to be taken in; some of them may turn out to have been skipped."""
-        return len(self._noted)
+        return len(self._sent) + len(self._noted)
+
+    @property
+    def arrived(self) -> bool:
+        """Whether steps that were sent for can be taken in without waiting."""
+        return self._ring is not None and self._ring.arrived
 
     @property
     def _sums_there(self) -> bool:
@@ -171,8 +210,8 @@ class Later:
 
     def forget(self) -> None:
         """Let go of what waits, after a fault."""
-        self._noted.clear()
-        self._ring = None
+        self._noted, self._sent, self._ring = [], [], None
+        self._draining = False
 
     # --- as a step is taken ----------------------------------------------------------------------------------
 
@@ -182,7 +221,7 @@ class Later:
         `step` is its number if none that waits was skipped, for optimizers without a counter.
         """
         ring = self._ring
-        if ring is None or ring.full or not ring.in_stream():
+        if ring is None or ring.full or self._astray or not ring.in_stream():
             return False
         found = getattr(optimizer, "found_inf", None)
         noted = self._note(optimizer, found, step)
@@ -203,7 +242,7 @@ class Later:
         settings = [own for g, group in enumerate(groups) if (own := self._settled(g, group)) is not None]
         if len(settings) < len(groups) or not all(entry.fits(states) for entry in self._entries):
             return None
-        if not self._noted:
+        if not self.steps:
             for entry in self._entries:
                 entry.begin()
         counts = [self._count(entry, step) for entry in self._entries]
@@ -271,7 +310,7 @@ class Later:
 
     def lay_out(self, optimizer: torch.optim.Optimizer) -> bool:
         """Look at all tensors anew, and make a ring for steps like the newest; return whether that can be."""
-        self._ring, self._settings = None, {}
+        self._ring, self._settings, self._astray = None, {}, False
         groups, states, reader, device = optimizer.param_groups, optimizer.state, self._reader, self.device
         if reader is None or device is None:
             return False
@@ -323,21 +362,44 @@ class Later:
 
     # --- as they are taken in --------------------------------------------------------------------------------
 
-    def drain(self) -> Iterator[Late]:
-        """Hand the steps that wait to the sums, in order; each is to be added up before the next is asked for."""
-        waiting, self._noted = self._noted, []
-        if not waiting or self._ring is None:
+    def send(self) -> None:
+        """Have the rows that wait copied to the host; those sent before must have been taken in."""
+        assert self._ring is not None
+        assert not self._sent
+        self._ring.send()
+        self._sent, self._noted = self._noted, []
+
+    def drain(self, newest: bool = True) -> Iterator[Late]:
+        """Hand the steps that wait to the sums, in order; each is to be added up before the next is asked for.
+
+        Without the `newest` only those that were sent. It does nothing while it is at it: an alert may ask for more.
+        """
+        if self._draining:
             return
-        sums, numbers = self._ring.read()
+        self._draining = True
         try:
-            for noted, own_sums, own_numbers in zip(waiting, sums, numbers, strict=True):
-                yield self._hand_over(noted, own_sums, own_numbers)
+            if self._sent:
+                yield from self._received()
+            if newest and self._noted:
+                self.send()
+                yield from self._received()
         finally:
+            self._draining = False
             for entry in self._entries:
-                w = entry.watcher
-                w.recalled = None
-                if entry.stored is not None and w.reader is None:  # it was given up: lay out anew
-                    self._ring = None
+                entry.row = entry.watcher.recalled = None
+
+    def _received(self) -> Iterator[Late]:
+        """Hand over the steps that were sent, waiting for them if need be."""
+        ring, sent = self._ring, self._sent
+        if ring is None:
+            return
+        for entry in self._entries:
+            entry.watcher.recalled = entry
+        sums, numbers = ring.receive()
+        address, stride = numbers.ctypes.data, numbers.strides[0]
+        self._sent = []
+        for k, noted in enumerate(sent):
+            yield self._hand_over(noted, sums[k], Row(numbers[k], ring.slices, address + k * stride))
 
     def settle(self, recorder: Recorder) -> None:
         """Take in what waits where no monitor is left to judge it."""
@@ -345,54 +407,56 @@ class Later:
             if Outcome.STEPPED in late.outcomes:
                 recorder.advance()
 
-    def _hand_over(self, noted: Noted, sums: Array, numbers: Values) -> Late:
+    def _hand_over(self, noted: Noted, sums: Array, row: Row) -> Late:
         """Hand one step to the sums."""
-        assert self._ring is not None
-        picked = [numbers[where] for where in self._ring.slices]
-        for (g, key), value in zip(self._settings, picked[-1 - len(self._settings) :], strict=False):
-            noted.groups[g][key] = float(value[0])
+        behind = len(row.slices) - 1 - len(self._settings)
+        for place, (g, key) in enumerate(self._settings, behind):
+            noted.groups[g][key] = float(row.numbers[row.slices[place]][0])
         rates = [settings.get("lr") for settings in noted.groups]
-        if picked[-1][0] != 0:  # a loss scaler told the optimizer to leave the parameters alone
+        if row.numbers[row.slices[-1]][0] != 0:  # a loss scaler told the optimizer to leave the parameters alone
             return Late({Outcome.SKIPPED}, rates, [])
-        finished, outcomes = iter(sums), set()
-        for entry, count in zip(self._entries, noted.counts, strict=True):
-            own = {name: picked[place] for name, place in entry.picks.items()}
-            outcomes.add(give(entry, noted, count, own, next(finished) if entry.finished else None))
+        finished = iter(sums)
+        outcomes = {
+            self._give(entry, noted, count, row, next(finished) if entry.finished else None)
+            for entry, count in zip(self._entries, noted.counts, strict=True)
+        }
         told = [e.watcher for e in self._entries if e.watcher.jump is not None or e.watcher.trouble is not None]
         return Late(outcomes, rates, told)
 
+    def _give(self, entry: Entry, noted: Noted, foreseen: float, row: Row, sums: Array | None) -> Outcome:
+        """Hand one tensor's part of a step to its sums, as `Watcher.after` does; return what the step did to it."""
+        w, entry.row = entry.watcher, row
+        count = float(row.numbers[row.slices[entry.picks["step"]]][0]) if "step" in entry.picks else foreseen
+        if foreseen == ABSENT or (entry.counts and not w.advanced({"step": count})):
+            w.accumulator.idle()
+            entry.row = None
+            return Outcome.ABSENT if foreseen == ABSENT else Outcome.SKIPPED
+        if w.reader is None:
+            self._astray |= entry.stored is not None  # it was given up on the way: lay out anew
+            w.view.gradient = row.of(entry, "g")
+            w.measure_gradient()
+            w.view.gradient = NOTHING
+        elif entry.finished and count != foreseen:  # the sums were made with the corrections of another step
+            self._astray = True
+            w.accumulator.idle()
+            w.accumulator.forget()
+        else:
+            try:
+                hand(entry, row, noted.rule(w, count), sums)
+            except FAILURES as problem:
+                w.give_up(f"its state does not fit the formula: {type(problem).__name__}: {problem}")
+        return Outcome.STEPPED
 
-def give(entry: Entry, noted: Noted, foreseen: float, own: Mapping[str, Values], sums: Array | None) -> Outcome:
-    """Hand one tensor's part of a step to its sums, as `Watcher.after` does; return what the step did to it."""
-    w = entry.watcher
-    count = float(own["step"][0]) if "step" in own else foreseen
-    if foreseen == ABSENT or (entry.counts and not w.advanced({"step": count})):
-        w.accumulator.idle()
-        return Outcome.ABSENT if foreseen == ABSENT else Outcome.SKIPPED
-    g = narrowed(own.get("g", NOTHING), entry.dtype)
-    v = np.ones(len(g)) if entry.v is None else narrowed(own.get("v", NOTHING), entry.v.dtype)
-    w.recalled = v, g, entry.finished
-    try:
-        measure(entry, g, v, noted, count, sums if count == foreseen else None)
-    except FAILURES as problem:
-        w.give_up(f"its state does not fit the formula: {type(problem).__name__}: {problem}")
-    return Outcome.STEPPED
 
-
-def measure(entry: Entry, g: Values, v: Values, noted: Noted, count: float, sums: Array | None) -> None:
-    """Add what was picked, or the sums that were made there: with the corrections of another step they are None."""
-    w = entry.watcher
-    if w.reader is not None and not entry.finished:
-        w.accumulator.hold(v, g, noted.rule(w, count))
-    elif w.reader is not None and sums is not None:
-        w.accumulator.finish(sums, v, g, noted.rule(w, count))
-    elif entry.finished:
-        w.accumulator.idle()
-        w.accumulator.forget()
+def hand(entry: Entry, row: Row, rule: Coefficients, sums: Array | None) -> None:
+    """Let a tensor's sums take v and g from a row; or the `sums` that were made there."""
+    take = entry.watcher.accumulator
+    if sums is not None:
+        take.finish(sums, row.of(entry, "v"), row.of(entry, "g"), rule)
+    elif row.numbers.dtype == np.float32:
+        take.stay(row.place(entry, "v"), row.place(entry, "g"), rule)
     else:
-        w.view.gradient = g
-        w.measure_gradient()
-        w.view.gradient = NOTHING
+        take.hold(row.of(entry, "v"), row.of(entry, "g"), rule)
 
 
 def coefficients(reader: Reader, w: Watcher, settings: Mapping[str, Any], count: float) -> Coefficients:

@@ -389,6 +389,8 @@ class Monitor:
     def _put_off(self) -> bool:
         """Leave the newest step for later, if it can be; else take in what waits before it."""
         later, recorder = self._later, self._recorder
+        if later.arrived:
+            self._catch_up(newest=False)
         coming = recorder.step + later.steps + 1
         usual = not self._proving and self._group_sizes() == self._groups_seen
         if not (usual and later.take(self.optimizer, coming)):
@@ -396,9 +398,12 @@ class Monitor:
             coming = recorder.step + 1
             if not (usual and later.lay_out(self.optimizer) and later.take(self.optimizer, coming)):
                 return False
-        self._prepares = recorder.schedule.proves(coming + 1)
-        if later.full or recorder.schedule.keeps(coming):
+        if recorder.schedule.keeps(coming):
             self._catch_up()
+        elif later.full:
+            self._catch_up(newest=False)
+            later.send()
+        self._prepares = recorder.schedule.proves(recorder.step + later.steps + 1)
         return True
 
     def _ask_for_late(self) -> None:
@@ -406,11 +411,11 @@ class Monitor:
         if self._later.steps:
             self._ask()
 
-    def _catch_up(self) -> None:
-        """Take in the steps that were put off, in their order."""
+    def _catch_up(self, newest: bool = True) -> None:
+        """Take in the steps that were put off, in their order; without the `newest` those that were sent for."""
         if self._later.steps:
             self._look_anew()
-        for late in self._later.drain():
+        for late in self._later.drain(newest):
             if self._is_step(late.outcomes):
                 self._take_in(late.told, self._recorder.advance())
             else:

@@ -2,7 +2,8 @@
 
 A row holds what is *picked* of one step: some places of each of some tensors, one behind the other, and in front of
 them the finished sums of tensors of which all coordinates are watched (`fused.py`). Writing a row takes one launch, or
-a few for each tensor where Triton is missing, and makes nobody wait. Reading all rows is one copy.
+a few for each tensor where Triton is missing, and makes nobody wait. All rows are sent to the host in one copy, which
+is received when it has arrived; rows written meanwhile take the places of those that were sent.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Ring:
         self.slices = [slice(int(end) - pick.size, int(end)) for pick, end in zip(picks, ends, strict=True)]
         """Where each pick stands in a row of `numbers`."""
         numbers, self.finished = int(ends[-1]) if len(ends) else 0, finished
-        self.rows, self.filled = rows_for(numbers, finished, self.dtype.itemsize), 0
+        self.rows, self.filled, self.sent = rows_for(numbers, finished, self.dtype.itemsize), 0, 0
         if self.rows < FEWEST:
             return
         self._kernels, self._device = kernels, device
@@ -80,6 +81,7 @@ class Ring:
         self._there, self._here = there, here
         self._sums, self._numbers = there[:, :front].view(torch.float64), there[:, front:].view(self.dtype)
         self._stream = torch.cuda.current_stream(device) if cuda else None
+        self._copied = torch.cuda.Event() if cuda else None  # type: ignore[no-untyped-call]
         if kernels is None:
             self._places = [None if p.places is None else torch.from_numpy(p.places).to(device) for p in picks]
         else:
@@ -95,7 +97,7 @@ class Ring:
         if self._stream is None:
             return True
         now = torch.cuda.current_stream(self._device)
-        if self.filled == 0:
+        if not self.filled and not self.sent:
             self._stream = now
         return self._stream == now
 
@@ -116,21 +118,34 @@ class Ring:
                 self._sums[row, len(SUMS) * k : len(SUMS) * (k + 1)].copy_(fused.sums(pair, scalars[k]))
         self.filled += 1
 
-    def read(self) -> tuple[Array, Values]:
-        """Return the sums, `(rows, finished, 20)`, and the numbers, `(rows, …)`, of all rows, and begin anew.
+    @property
+    def arrived(self) -> bool:
+        """Return whether the rows that were sent are here, without waiting for them."""
+        return self.sent > 0 and (self._copied is None or bool(self._copied.query()))  # type: ignore[no-untyped-call]
 
-        They stand where the next call will put its own.
-        """
-        filled, self.filled = self.filled, 0
-        here, front = self._here[:filled], self._sums.shape[1] * 8
-        if self._stream is None:
-            here.copy_(self._there[:filled])
+    def send(self) -> None:
+        """Begin to copy all rows to the host, and begin anew; those sent before must have been received."""
+        self.sent, self.filled = self.filled, 0
+        here, there = self._here[: self.sent], self._there[: self.sent]
+        if self._stream is None or self._copied is None:
+            here.copy_(there)
         else:
             with torch.cuda.stream(self._stream):
-                here.copy_(self._there[:filled], non_blocking=True)
-            self._stream.synchronize()
-        sums = memory(here[:, :front].view(torch.float64)).reshape(filled, self.finished, len(SUMS))
-        return sums, memory(here[:, front:].view(self.dtype))
+                here.copy_(there, non_blocking=True)
+                self._copied.record()
+        if self._kernels is not None:
+            self._plan.turn()
+
+    def receive(self) -> tuple[Array, Values]:
+        """Return the sums, `(rows, finished, 20)`, and the numbers, `(rows, …)`, of the rows that were sent.
+
+        They stand where the next ones sent will stand.
+        """
+        if self._copied is not None:
+            self._copied.synchronize()
+        rows, front, self.sent = self.sent, self._sums.shape[1] * 8, 0
+        sums = memory(self._here[:rows, :front].view(torch.float64)).reshape(rows, self.finished, len(SUMS))
+        return sums, memory(self._here[:rows, front:].view(self.dtype))
 
 
 def dense(tensor: torch.Tensor) -> bool:

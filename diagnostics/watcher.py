@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -78,6 +78,13 @@ def plain_copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
+class Recalled(Protocol):
+    """What knows a step that is not the newest one."""
+
+    def members(self, name: str) -> Values | None:
+        """Return "v" or "g" of the members of the harm test, None where there was no gradient."""
+
+
 class Watcher:
     """Reads one parameter after every step. `trouble` explains why no stepsize is read, once it is not."""
 
@@ -110,9 +117,8 @@ class Watcher:
         self.update = (-1, math.nan, math.nan)
         """The step at which Δθ was measured, its root mean square, and its cosine with -g."""
         self.after_step: Array = np.empty(0)
-        self.recalled: tuple[Values, Values, bool] | None = None
-        """v and g of a step that was put off, while it is taken in, and whether just of the members of the harm test;
-        see `later.py`."""
+        self.recalled: Recalled | None = None
+        """Where a step was put off, and while it is taken in: what knows its v and g. See `later.py`."""
 
     @property
     def gauges(self) -> bool:
@@ -339,8 +345,7 @@ class Watcher:
     def lead_gradient(self) -> Values | None:
         """Return the newest gradient of the members of the harm test; None where it is gone."""
         if self.recalled is not None:
-            _, g, just_members = self.recalled
-            return g if just_members else g[self.coordinates.lead_index]
+            return self.recalled.members("g")
         if self.param.grad is None:
             return None
         g = self.coordinates.take_lead(self.param.grad)
@@ -351,7 +356,8 @@ class Watcher:
         if self.rooted or self.reader is None:
             return self.accumulator.root[self.coordinates.lead_index]
         if self.recalled is not None:
-            return np.sqrt(self.recalled[0], dtype=np.float64)
+            v = self.recalled.members("v")
+            return np.zeros(0) if v is None else np.sqrt(v, dtype=np.float64)
         if not self.accumulator.then.any():
             return np.zeros(0)
         stored = kept_as(self.reader, self.view.group)

@@ -46,7 +46,8 @@ def sums_of(module, pairs, its):
     """Return the sums of each pair, `(pairs, 20)`, as a ring makes them."""
     ring = Ring(HERE, [Pick(1)], [torch.float32], len(pairs), module)
     ring.write([torch.zeros(1)], pairs, its)
-    return ring.read()[0][0]
+    ring.send()
+    return ring.receive()[0][0]
 
 
 @st.composite
@@ -96,7 +97,8 @@ def test_a_row_holds_what_was_picked():
             ring = Ring(HERE, picks, [x.dtype for x in own], 0, module)
             for shift in (0, 1):
                 ring.write([x + shift for x in own], [], np.zeros((0, fused.SCALARS), np.float32))
-            _, numbers = ring.read()
+            ring.send()
+            _, numbers = ring.receive()
             for i, (x, where) in enumerate(zip(own, ring.slices, strict=True)):
                 for shift in (0, 1):
                     expected = (x + shift)[index if i % 2 else slice(777)]
