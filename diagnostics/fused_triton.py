@@ -152,7 +152,8 @@ class Plan:
             plan += [(which, kind, start, begin, where.start, own.size) for begin in range(0, own.size, BLOCK)]
         self._blocks, self._plan = len(plan), self._there(np.reshape(np.array(plan, np.int64), (-1, 6)))
         self._places = self._there(np.concatenate(places))
-        shape = rows, self._count + 2 * finished
+        self._first = self._count + self._count % 2  # even, as `ring.ALIGNED` asks
+        shape = rows, self._first + 2 * finished
         pinned = device.type == "cuda"
         # The host must not overwrite what the device has yet to copy: a place for each row, and for each of those sent.
         self._turn = 0
@@ -192,7 +193,7 @@ class Plan:
         numbers: torch.Tensor,
         sums: torch.Tensor,
     ) -> None:
-        every = [*tensors, *(tensor for pair in pairs for tensor in pair)]
+        every = [*tensors, *tensors[: self._first - self._count], *(tensor for pair in pairs for tensor in pair)]
         here, its = self._here[self._turn, row], self._its[self._turn, row]
         here[:] = torch.tensor([tensor.data_ptr() for tensor in every])
         addresses = self._addresses[row]
@@ -201,7 +202,7 @@ class Plan:
         if pairs:
             its[:] = torch.from_numpy(scalars)
             self._scalars[row].copy_(its, non_blocking=True)
-            self._sum(addresses[self._count :], self._scalars[row], pairs, sums)
+            self._sum(addresses[self._first :], self._scalars[row], pairs, sums)
 
     def _sum(self, addresses: torch.Tensor, scalars: torch.Tensor, pairs: Sequence[Pair], out: torch.Tensor) -> None:
         if self._chunks is None:

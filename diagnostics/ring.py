@@ -27,11 +27,11 @@ Values = NDArray[np.floating]
 BYTES = 2**24
 """What the rows may take on the accelerator, and once more on the host."""
 MOST = 64
-"""Rows, and so the steps by which an alert is late at most."""
+"""Rows. An alert is late by twice as many steps at most: those on their way, and those that are being written."""
 FEWEST = 2
 """Rows below which nothing would be won."""
-BLOCK = 256
-"""Numbers that one program of the kernel picks."""
+ALIGNED = 32
+"""Bytes of which a row takes a multiple: a kernel is compiled anew for addresses that are less even."""
 KINDS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 """What can be picked from; the kernel knows each by its place here."""
 
@@ -72,7 +72,7 @@ class Ring:
             return
         self._kernels, self._device = kernels, device
         front = 8 * len(SUMS) * finished
-        shape = self.rows, front + -8 * (-self.dtype.itemsize * numbers // 8)  # a whole number of float64
+        shape = self.rows, front + -ALIGNED * (-self.dtype.itemsize * numbers // ALIGNED)
         cuda = device.type == "cuda"
         there, here = (
             torch.zeros(shape, dtype=torch.uint8, device=device),
