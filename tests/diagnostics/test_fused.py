@@ -3,6 +3,7 @@
 Without a GPU the kernels run in Triton's interpreter, on the same numbers.
 """
 
+import os
 import platform
 import subprocess
 import sys
@@ -125,6 +126,33 @@ def test_a_run_with_the_kernels_is_one_without(coordinates, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_kernels_run_on_this_gpu():
     kernels().try_out(torch.device("cuda"))
+
+
+COMPILE = """
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from stepscope.diagnostics import fused_triton as f
+
+whole, double = "*i64", "*fp64"
+sums = {"addresses": whole, "scalars": "*fp32", "plan": whole, "partial": double}
+for kernel, arguments, constants in (
+    (f.pick, {"addresses": whole, "plan": whole, "places": whole, "out": "*fp32"}, {"WIDTH": f.BLOCK}),
+    (f.pick, {"addresses": whole, "plan": whole, "places": whole, "out": double}, {"WIDTH": f.BLOCK}),
+    (f.add_chunk, sums, {"WIDTH": f.LANES, "PER": f.CHUNK // f.LANES, "LEAST": f.ENOUGH}),
+    (f.add_up, {"partial": double, "chunks": whole, "out": double}, {"COUNT": f.COLUMNS}),
+):
+    source = ASTSource(kernel, arguments | dict.fromkeys(constants, "constexpr"), constants)
+    assert "cubin" in compile(source, target=GPUTarget("cuda", 80, 32)).asm
+"""
+
+
+def test_the_kernels_compile_for_a_gpu(tmp_path):
+    """Which needs no GPU, but a process that does not interpret them."""
+    kernels()
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    subprocess.run([sys.executable, "-c", COMPILE], check=True, env=environment)
 
 
 def test_importing_stepscope_imports_no_triton():
