@@ -21,8 +21,8 @@ from .trace import SUMS
 
 BLOCK = 256
 """Places that one program picks."""
-LANES, CHUNK = 1024, 2**14
-"""Numbers that are summed at once in float32, and those of one program, which sums them in float64."""
+LANES, CHUNK = 512, 2**14
+"""Numbers that are looked at at once, and those of one program: each lane sums 32 in float32, and they in float64."""
 COLUMNS = len(SUMS)
 SLOTS = 32
 """Columns of the partial sums: a power of two."""
@@ -59,7 +59,9 @@ def pick(addresses, plan, places, out, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def add_chunk(addresses, scalars, plan, partial, WIDTH: tl.constexpr, PER: tl.constexpr, LEAST: tl.constexpr):
+def add_chunk(  # noqa: PLR0915 - one pass
+    addresses, scalars, plan, partial, WIDTH: tl.constexpr, PER: tl.constexpr, LEAST: tl.constexpr
+):
     """Write the sums of one chunk: `plan` has its tensor, the kind of its gradient, where it begins, and the size."""
     chunk = tl.program_id(0)
     own = plan + 4 * chunk
@@ -71,8 +73,10 @@ def add_chunk(addresses, scalars, plan, partial, WIDTH: tl.constexpr, PER: tl.co
     floor, least = tl.load(its + 10), tl.where(tl.load(its + 11) > 0.0, LEAST, float("inf"))
     of_v = tl.load(addresses + 2 * which).to(tl.pointer_type(tl.float32))
     of_g = tl.load(addresses + 2 * which + 1)
-    slots = tl.arange(0, 32)
-    found = tl.zeros((32,), tl.float64)
+    none = tl.zeros((WIDTH,), tl.float32)  # a sum for each lane, and these are summed at the end
+    active, rising, unsound, a, b, c_plus, g2, rms2 = none, none, none, none, none, none, none, none
+    compared, bound, c, e2, delta2, c_lr, c_bias = none, none, none, none, none, none, none
+    c_v, rise_lr, rise_bias, rise_v = none, none, none, none
     for i in range(PER):
         at = begin + i * WIDTH + tl.arange(0, WIDTH).to(tl.int64)
         mask = at < size
@@ -97,22 +101,40 @@ def add_chunk(addresses, scalars, plan, partial, WIDTH: tl.constexpr, PER: tl.co
         delta = by_lr + by_bias + by_v
         eg, u = e * g, tl.where(live, g / tl.maximum(scale * r, eps), 0.0)
 
-        # In the order of `SUMS`.
-        found += put(slots, 0, live.to(tl.float32)) + put(slots, 1, (delta > 0.0).to(tl.float32))
-        found += put(slots, 2, (mask & (sound == 0)).to(tl.float32)) + put(slots, 3, e) + put(slots, 4, eg * eg)
-        found += put(slots, 5, tl.maximum(delta, 0.0)) + put(slots, 6, g * g) + put(slots, 7, u * u)
-        found += put(slots, 8, known.to(tl.float32)) + put(slots, 9, (live & (scale * r < floor)).to(tl.float32))
-        found += put(slots, 10, tl.abs(delta)) + put(slots, 11, e * e) + put(slots, 12, delta * delta)
-        found += put(slots, 13, tl.abs(by_lr)) + put(slots, 14, tl.abs(by_bias)) + put(slots, 15, tl.abs(by_v))
-        found += put(slots, 16, tl.maximum(by_lr, 0.0)) + put(slots, 17, tl.maximum(by_bias, 0.0))
-        found += put(slots, 18, tl.maximum(by_v, 0.0))
+        active += live.to(tl.float32)
+        rising += (delta > 0.0).to(tl.float32)
+        unsound += (mask & (sound == 0)).to(tl.float32)
+        a += e
+        b += eg * eg
+        c_plus += tl.maximum(delta, 0.0)
+        g2 += g * g
+        rms2 += u * u
+        compared += known.to(tl.float32)
+        bound += (live & (scale * r < floor)).to(tl.float32)
+        c += tl.abs(delta)
+        e2 += e * e
+        delta2 += delta * delta
+        c_lr += tl.abs(by_lr)
+        c_bias += tl.abs(by_bias)
+        c_v += tl.abs(by_v)
+        rise_lr += tl.maximum(by_lr, 0.0)
+        rise_bias += tl.maximum(by_bias, 0.0)
+        rise_v += tl.maximum(by_v, 0.0)
+
+    # In the order of `SUMS`.
+    slots = tl.arange(0, 32)
+    found = put(slots, 0, active) + put(slots, 1, rising) + put(slots, 2, unsound) + put(slots, 3, a)
+    found += put(slots, 4, b) + put(slots, 5, c_plus) + put(slots, 6, g2) + put(slots, 7, rms2)
+    found += put(slots, 8, compared) + put(slots, 9, bound) + put(slots, 10, c) + put(slots, 11, e2)
+    found += put(slots, 12, delta2) + put(slots, 13, c_lr) + put(slots, 14, c_bias) + put(slots, 15, c_v)
+    found += put(slots, 16, rise_lr) + put(slots, 17, rise_bias) + put(slots, 18, rise_v)
     tl.store(partial + 32 * chunk + slots, found)
 
 
 @triton.jit
 def put(slots, k, x):
     """Return the sum of x in slot k of a row of zeros."""
-    return tl.where(slots == k, tl.sum(x, axis=0).to(tl.float64), 0.0)
+    return tl.where(slots == k, tl.sum(x.to(tl.float64), axis=0), 0.0)
 
 
 @triton.jit
