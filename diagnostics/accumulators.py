@@ -26,7 +26,7 @@ from . import one_step
 from .drift import Stretches
 from .flight import FlightRecorder
 from .imagined import Alternatives
-from .one_step import SIZE, STALE, STEADY
+from .one_step import FINISHED, SIZE, STALE, STEADY
 from .sampling import Coordinates
 from .signals import Signals
 from .trace import SUMS
@@ -250,6 +250,23 @@ class Accumulator:
         addresses = held[0].ctypes.data, held[1].ctypes.data
         self._give(addresses, held[0].itemsize, now.packed(), gathered=True)
 
+    def stay(self, v: int, g: int, now: Coefficients) -> None:
+        """Take this step from numbers of float32 at these addresses, which outlive `add`; a `v` at 0 stands for ones.
+
+        They are those of the watched coordinates, as `hold` takes them.
+        """
+        self._give((v, g), 4, now.packed(), gathered=True)
+
+    def finish(self, sums: Array, v: NDArray[np.floating], g: NDArray[np.floating], now: Coefficients) -> None:
+        """Take this step from its finished sums over all coordinates, `(20,)`, RMS2 not yet divided.
+
+        `v` and `g` are those of the members of the harm test.
+        """
+        held = np.array(sums), np.array(v, np.float32), np.array(g, np.float32)
+        self._held.append(held)
+        its, *addresses = (array.ctypes.data for array in held)
+        self._give((addresses[0], addresses[1]), 4, now.packed(), gathered=True, survey=FINISHED, before=its)
+
     def _give(
         self,
         addresses: tuple[int, int],
@@ -257,7 +274,7 @@ class Accumulator:
         rule: bytes,
         *,
         gathered: bool = False,
-        survey: bool = False,
+        survey: int = False,
         before: int = 0,
     ) -> None:
         """Write a job for this step alone, with v and g at the addresses; in the order of the columns of `one_step`."""

@@ -24,7 +24,6 @@ from .recorder import Recorder
 from .schedule import PROVED
 from .signals import BLOCK, BLOCKS, LOOSER
 from .trace import SUMS
-from .watcher import Watcher
 
 if TYPE_CHECKING:
     from .edge import Edge
@@ -384,10 +383,10 @@ class Alerts:
         if stepsize < GROWN * decay.stepsize * max(1.0, lr / decay.lr):
             self._signals.wait(p)
             return False
-        g = self._gradient(w)
+        g = w.lead_gradient()
         if g is None:
             return False
-        decay.kept.append(_keeps(e, m, g))
+        decay.kept.append(_keeps(e, m, g.astype(np.float64)))
         if len(decay.kept) < LOOKS:
             return False
         flips = float(np.median(decay.kept)) < ((1 - beta1) / (1 + beta1)) ** 0.75
@@ -453,17 +452,8 @@ class Alerts:
 
     def _now(self, p: int) -> tuple[Array, Array, Array] | None:
         """Return stepsize, momentum and gradient of the members; None where the gradient is gone."""
-        w, (e, m) = self._recorder.watchers[p], self._members(p)
-        g = self._gradient(w) if len(e) else None
-        return None if g is None else (e, m, g)
-
-    @staticmethod
-    def _gradient(w: Watcher) -> Array | None:
-        """Return the gradient of the members, of what is minimized; None where it is gone."""
-        if w.param.grad is None:
-            return None
-        g: Array = w.coordinates.take_lead(w.param.grad).astype(np.float64)
-        return -g if w.view.group.get("maximize") else g
+        (e, m), g = self._members(p), self._recorder.watchers[p].lead_gradient()
+        return None if g is None or not len(e) else (e, m, g.astype(np.float64))
 
     # --- telling ---------------------------------------------------------------------------------------------
 

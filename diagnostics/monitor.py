@@ -23,6 +23,7 @@ from .alerts import Alert, Alerts
 from .budget import RUN, Budget, checked_share
 from .glance import Glance
 from .imagined import USUAL
+from .later import Later
 from .one_step import SICK, STALE
 from .parts import with_others
 from .pieces import Share
@@ -119,6 +120,7 @@ class Monitor:
         self._watched: set[int] = set()
         self._groups_seen: list[tuple[int, int]] = []
         self._glances: dict[int, Glance] = {}
+        self._later = Later(None if isinstance(watched, Several) or budget else self._reader)
         self._armed = self._proving = self._skipping = self._sick = self._jumping = False
         self._closed = self._stood_aside = self._compiled = False
         self._prepares, self._wakes = True, 0
@@ -130,6 +132,7 @@ class Monitor:
         meta = facts.describe(watched, coordinates, seed, rules, budget, self._part_of_run())
         place = facts.run_directory(directory, self._share, bool(watchers))
         self._recorder = open_recorder(place, meta, watchers, rules, strict)
+        self._later.watch(self._recorder.watchers)
         self._alerts = Alerts(self._recorder, on_alert)
         if self._reader is None:
             self._say_unreadable(why_none(watched))
@@ -139,7 +142,7 @@ class Monitor:
             logger.warning(SECOND)
         OPEN.add(self)
         self._loaded_at = -1
-        self._after = self._guarded(Monitor._after_step)
+        self._after, self._ask = self._guarded(Monitor._after_step), self._guarded(Monitor._catch_up)
         self._found: set[Outcome] = set()
         """What the tensors that were looked at closer did in the newest step."""
         self._outcomes: set[Outcome] = set()
@@ -150,13 +153,14 @@ class Monitor:
         for member in members(watched):
             self._hook_onto(member)
         left_open = "the process ended, or let go of the optimizer, with the monitor open"
-        weakref.finalize(self, _finish_quietly, self._recorder, left_open, os.getpid())
+        weakref.finalize(self, _finish_quietly, self._recorder, left_open, os.getpid(), self._later)
 
     # --- what a user calls ---------------------------------------------------------------------------------
 
     @property
     def step(self) -> int:
         """Number of steps recorded so far; a skipped one does not count."""
+        self._ask_for_late()
         return self._recorder.step
 
     @property
@@ -202,6 +206,7 @@ class Monitor:
         `total/c_plus_over_a` are of the whole run. What is not measured is left out. Of an accelerator's memory only a
         learning rate that lies there is read.
         """
+        self._ask_for_late()
         with QUIET():
             return scalars(self._recorder, [facts.number(rate) for rate in self._rates])
 
@@ -218,6 +223,7 @@ class Monitor:
         if self._share.sharded:
             raise ValueError("`optimizer` must have whole tensors for the edge, got pieces; measure it in one process.")
         found = edge(self.optimizer, closure)
+        self._ask_for_late()
         self.log(**{"edge/ratio": found.ratio, "edge/sharpness": found.sharpness})
         self._alerts.edge(found)
         return found
@@ -225,11 +231,13 @@ class Monitor:
     @property
     def alerts(self) -> list[Alert]:
         """The alerts of this monitor so far; those of earlier processes are events of the trace."""
+        self._ask_for_late()
         return list(self._alerts.sent)
 
     @property
     def trace(self) -> Trace:
         """Everything recorded so far, the newest step included; of other ranks' parts, what they have committed."""
+        self._ask_for_late()
         own = self._recorder.trace(self._schedules())
         return own if not self._share.sharded else with_others(own, self.directory)
 
@@ -290,6 +298,7 @@ class Monitor:
 
         It holds numbers, strings and tensors only, so `torch.load(weights_only=True)` reads it.
         """
+        self._ask_for_late()
         return {"seed": self.seed, "rank": self._place(), "recorder": self._recorder.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -313,6 +322,7 @@ class Monitor:
                 f"`state` must have been made by {self._place() or 'a run of one part'}, got that of "
                 f"{state.get('rank') or 'a run of one part'}; save and load one on each rank."
             )
+        self._ask_for_late()
         self._look_anew()
         self._prepares, self._wakes = True, 0  # the coming step has another number
         self._resting = False
@@ -344,6 +354,7 @@ class Monitor:
 
     def _prepare(self) -> None:
         """Look whether the coming step is to be proved, and note what it will overwrite."""
+        self._catch_up()
         self._watch_new_groups()
         self._proving = self._proves_next()
         self._remember(self._recorder.watchers, dict(enumerate(self.optimizer.param_groups)), self.optimizer.state)
@@ -370,6 +381,8 @@ class Monitor:
             self._recheck(self._recorder.watchers)
             return
         self._armed = False
+        if self._later.device is not None and self._put_off():
+            return
         optimizer, recorder = self.optimizer, self._recorder
         if getattr(optimizer, "found_inf", None) is not None and refused_by_scaler(optimizer):
             self._note_skip(skipped=True)
@@ -388,6 +401,44 @@ class Monitor:
             self._take_in(closer, noteworthy)
             if self._budget is not None and self.step + 1 >= self._budget.next_turn:
                 self._turn(self._budget)
+
+    # On an accelerator most steps are put off and taken in together, see `later.py`.
+
+    def _put_off(self) -> bool:
+        """Leave the newest step for later, if it can be; else take in what waits before it."""
+        later, recorder = self._later, self._recorder
+        if later.arrived:
+            self._catch_up(newest=False)
+        coming = recorder.step + later.steps + 1
+        usual = not self._proving and self._group_sizes() == self._groups_seen
+        if not (usual and later.take(self.optimizer, coming)):
+            self._catch_up()
+            coming = recorder.step + 1
+            if not (usual and later.lay_out(self.optimizer) and later.take(self.optimizer, coming)):
+                return False
+        if recorder.schedule.keeps(coming):
+            self._catch_up()
+        elif later.full:
+            self._catch_up(newest=False)
+            later.send()
+        self._prepares = recorder.schedule.proves(recorder.step + later.steps + 1)
+        return True
+
+    def _ask_for_late(self) -> None:
+        """Take in what was put off, because somebody asks."""
+        if self._later.steps:
+            self._ask()
+
+    def _catch_up(self, newest: bool = True) -> None:
+        """Take in the steps that were put off, in their order; without the `newest` those that were sent for."""
+        if self._later.steps:
+            self._look_anew()
+        for late in self._later.drain(newest):
+            if self._is_step(late.outcomes):
+                self._take_in(late.told, self._recorder.advance())
+            else:
+                self._note_skip(Outcome.SKIPPED in late.outcomes)
+            self._rates = late.rates  # those of now may be of the step to come
 
     def _take_in(self, closer: Sequence[Watcher], noteworthy: int) -> None:
         """Note and record what the newest step brought."""
@@ -607,6 +658,7 @@ class Monitor:
             try:
                 hook(self)
             except BaseException as fault:
+                self._later.forget()
                 self._look_anew()
                 self._recorder.accumulators.clear()
                 if self.strict or not isinstance(fault, Exception):
@@ -694,6 +746,7 @@ class Monitor:
         if not fresh:
             return
         self._recorder.add(fresh)
+        self._later.watch(self._recorder.watchers)
         self._recorder.note("group added", f"{len(fresh)} more tensors from here on")
 
     def _schedules(self) -> dict[str, list[float]]:
@@ -803,6 +856,8 @@ class Monitor:
         for handle in self._handles:
             handle.remove()
         try:
+            if not self._stood_aside:
+                self._catch_up()
             if self._outcomes and not self._stood_aside:
                 self._end_round()
             self._recorder.groups = self._schedules()
@@ -822,7 +877,7 @@ def refused_by_scaler(optimizer: torch.optim.Optimizer) -> bool:
     return isinstance(found, torch.Tensor) and bool(found.item())
 
 
-def _finish_quietly(recorder: Recorder, message: str, owner: int) -> None:
+def _finish_quietly(recorder: Recorder, message: str, owner: int, later: Later | None = None) -> None:
     """Finish the record of a monitor that nobody closed, in the process that made it.
 
     In a context of its own: the garbage collector may call this while another `np.errstate` is being entered, and one
@@ -832,7 +887,10 @@ def _finish_quietly(recorder: Recorder, message: str, owner: int) -> None:
     if os.getpid() == owner:
         try:
             with _disable_current_modes():
-                contextvars.copy_context().run(recorder.finish, message, crashed=True)
+                context = contextvars.copy_context()
+                if later is not None:
+                    context.run(later.settle, recorder)
+                context.run(recorder.finish, message, crashed=True)
         except Exception as fault:
             _say_unwritten(fault)
 

@@ -34,6 +34,10 @@ coordinates lie there; whether all coordinates are to be summed, and where v bef
 whether the job stands until it is withdrawn; where the optimizer's own counter lies and its size; and the row of the
 rule. The address of g stands apart, as it changes in every step."""
 
+FINISHED = 2
+"""In the column of the survey: the sums over all coordinates were made elsewhere and lie where v before the step would;
+at v and g are just the members of the harm test."""
+
 SIZES = 7
 """Of a tensor: how many coordinates are watched, and in a sample; how many there are, and members of the harm test; of
 how many √v is kept; and how many are watched and are there in all, if other processes hold more of it."""
@@ -177,7 +181,9 @@ def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR
                 own, a, z = (each, at_sampled + begin, at_sampled + end) if sampled and not survey else (unkept, 0, m)
                 rows = (own[0, a:z], own[1, a:z], own[2, a:z], own[3, a:z])
                 accumulate(v[:m], g[:m], root[at + begin : at + end], rows, now, then[p], last[p], stands_for)
-            if survey:
+            if survey == FINISHED:
+                last[p] = doubles(before, (COLUMNS,))
+            elif survey:
                 addresses = (v_address, g_address, before)
                 accumulate_whole(addresses, size, numel, scratch, unkept, now, then[p], last[p])
                 for k in range(COLUMNS):
@@ -190,6 +196,7 @@ def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR
                 add_unrooted(v_address, g_address, size, watched, now, then[p], last[p])
             # The members of the harm test: the first of a sample, and a sample of their own where all are watched.
             whose = lead[at_lead : at_lead + leading] if gathered or not sampled else chosen[:leading]
+            whose = none if survey == FINISHED else whose
             load(v_address, size, whose, numel, 0, v[:leading])
             load(g_address, size, whose, numel, 0, g[:leading])
             a, z = at_lead, at_lead + leading

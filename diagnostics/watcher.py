@@ -63,10 +63,15 @@ def detached(setting: Any) -> Any:
     return setting.detach() if isinstance(setting, torch.Tensor) else setting
 
 
+def plain(tensor: Any) -> bool:
+    """Return whether a tensor is one of numbers that numpy knows, in whatever order and wherever it lies."""
+    known = type(tensor) is torch.Tensor and tensor.dtype in NUMPY_DTYPES
+    return known and bool(tensor.layout is torch.strided)
+
+
 def at_hand(tensor: Any) -> bool:
     """Return whether a tensor's numbers lie in memory as numpy knows them, in whatever order."""
-    plain = type(tensor) is torch.Tensor and tensor.dtype in NUMPY_DTYPES
-    return plain and tensor.layout is torch.strided and bool(tensor.is_cpu)
+    return plain(tensor) and bool(tensor.is_cpu)
 
 
 def plain_copy(tensor: torch.Tensor) -> torch.Tensor:
@@ -78,6 +83,13 @@ class Counts(Protocol):
     """What knows how many steps tensors have taken."""
 
     count: float
+
+
+class Recalled(Protocol):
+    """What knows a step that is not the newest one."""
+
+    def members(self, name: str) -> Values | None:
+        """Return "v" or "g" of the members of the harm test, None where there was no gradient."""
 
 
 class Watcher:
@@ -113,6 +125,8 @@ class Watcher:
         self.update = (-1, math.nan, math.nan)
         """The step at which Δθ was measured, its root mean square, and its cosine with -g."""
         self.after_step: Array = np.empty(0)
+        self.recalled: Recalled | None = None
+        """Where a step was put off, and while it is taken in: what knows its v and g. See `later.py`."""
 
     @property
     def counted(self) -> float | None:
@@ -265,7 +279,7 @@ class Watcher:
     def gives_back(self, reader: Reader) -> bool:
         """Return whether v before the step can be computed from what the step left."""
         stored = kept_as(reader, self.view.group)
-        return reader.fades(self.view.group) and bool(stored) and at_hand(self.view.state.get(str(stored)))
+        return reader.fades(self.view.group) and bool(stored) and plain(self.view.state.get(str(stored)))
 
     def check(self, reader: Reader, now: Coefficients, v: Values) -> str | None:
         """Compare the rebuilt step with Δθ; return the mismatch in words, None where the formula holds.
@@ -362,10 +376,22 @@ class Watcher:
             return self.accumulator.root
         return np.sqrt(self.reader.second_moment(self.view), dtype=np.float64)
 
+    def lead_gradient(self) -> Values | None:
+        """Return the newest gradient of the members of the harm test; None where it is gone."""
+        if self.recalled is not None:
+            return self.recalled.members("g")
+        if self.param.grad is None:
+            return None
+        g = self.coordinates.take_lead(self.param.grad)
+        return -g if self.view.group.get("maximize") else g
+
     def lead_roots(self) -> Array:
-        """Return those of the members of the harm test."""
+        """Return sqrt(v) after the newest step of the members of the harm test."""
         if self.rooted or self.reader is None:
             return self.accumulator.root[self.coordinates.lead_index]
+        if self.recalled is not None:
+            v = self.recalled.members("v")
+            return np.zeros(0) if v is None else np.sqrt(v, dtype=np.float64)
         if not self.accumulator.then.any():
             return np.zeros(0)
         stored = kept_as(self.reader, self.view.group)

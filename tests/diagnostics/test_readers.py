@@ -218,7 +218,7 @@ TWINS = {
     "optimi.StableAdamW": lambda: stable(eps=1e-6),
     "schedulefree.AdamWScheduleFree": schedule_free,
 }
-SETTINGS = {"optimi.StableAdamW": {"lr": 1e-3}}
+SETTINGS = {"optimi.StableAdamW": {"lr": 1e-3, "triton": False}}  # it takes its kernels, of float32, wherever Triton is
 
 
 @pytest.mark.parametrize("name", TWINS)
