@@ -106,6 +106,8 @@ def check_model(optimizer: torch.optim.Optimizer, model: object) -> None:
             f"`model` must be the torch.nn.Module whose parameters are watched, got {type(model).__name__}; leave it "
             "out to name tensors by their place in the optimizer."
         )
+    if getattr(optimizer, "pieces", None):  # flat partitions, which no model names
+        return
     theirs = {id(param) for group in optimizer.param_groups for param in group["params"]}
     if not any(id(param) in theirs for param in model.parameters()):
         raise ValueError(

@@ -32,7 +32,7 @@ from .recorder import Recorder
 from .sampling import NUMPY_DTYPES, Coordinates
 from .scalars import scalars
 from .schedule import OPENING, PROVED
-from .several import Several, members, watchable
+from .several import Several, hooked, members, watchable
 from .trace import SUMS, Trace
 from .watcher import Outcome, Watcher, kept_as, settled
 
@@ -140,7 +140,7 @@ class Monitor:
         self._moves: dict[torch.optim.Optimizer, list[tuple[Watcher, int]]] = {}
         """Of several optimizers: whom each moves, with the place of the group in its own list."""
         self._handles: list[RemovableHandle] = []
-        for member in members(watched):
+        for member in hooked(watched):
             self._hook_onto(member)
         left_open = "the process ended, or let go of the optimizer, with the monitor open"
         weakref.finalize(self, _finish_quietly, self._recorder, left_open, os.getpid())
@@ -613,8 +613,14 @@ class Monitor:
         return [(len(params), id(params[-1]) if params else 0) for params in groups]
 
     def _watch_new_groups(self) -> None:
-        if self._group_sizes() == self._groups_seen:
+        sizes = self._group_sizes()
+        if sizes == self._groups_seen:
             return
+        if len(sizes) < len(self._groups_seen):
+            raise RuntimeError(
+                f"the optimizer steps on {len(sizes)} of its {len(self._groups_seen)} parameter groups; of DeepSpeed's "
+                "ZeRO give the monitor what `deepspeed.initialize` returned, not the optimizer inside."
+            )
         fresh = self._new_watchers()
         if not fresh:
             return

@@ -6,6 +6,7 @@ the process knows anyhow, so no rank ever waits for another.
     DTensor (fully_shard, tensor parallel)   the chunk that its placements give this rank; of copies, the first holds it
     FullyShardedDataParallel                 a stretch of the flattened tensor
     ZeroRedundancyOptimizer                  whole tensors, each with one rank
+    ZeRO of DeepSpeed (zero.py)              a partition of flattened groups
     anything else (DistributedDataParallel)  whole tensors, the same on every rank
 """
 
@@ -73,7 +74,8 @@ class Share:
 
     def __init__(self, optimizer: Any, model: torch.nn.Module | None) -> None:
         self.rank, self.world = rank_and_world()
-        self._flat = flat_pieces(model) if model is not None else {}
+        known: Mapping[int, tuple[Piece, bool]] = getattr(optimizer, "pieces", {})
+        self._flat = known or (flat_pieces(model) if model is not None else {})
         params = [param for group in optimizer.param_groups for param in group["params"]]
         lost = sum(bool(getattr(param, "_fsdp_flattened", False)) and id(param) not in self._flat for param in params)
         if lost:
