@@ -39,7 +39,10 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
             "pass the optimizer that a wrapper holds, or a list or dict of optimizers."
         )
     if not any(group["params"] for group in optimizer.param_groups):
-        raise ValueError("`optimizer` must have parameters to watch, got none; add them before the monitor.")
+        raise ValueError(
+            "`optimizer` must have parameters to watch, got none; add them before the monitor, and of DeepSpeed's ZeRO "
+            "pass what `deepspeed.initialize` returned."
+        )
 
 
 def class_name(optimizer: torch.optim.Optimizer) -> str:

@@ -618,8 +618,8 @@ class Monitor:
             return
         if len(sizes) < len(self._groups_seen):
             raise RuntimeError(
-                f"the optimizer steps on {len(sizes)} of its {len(self._groups_seen)} parameter groups; of DeepSpeed's "
-                "ZeRO give the monitor what `deepspeed.initialize` returned, not the optimizer inside."
+                f"the optimizer steps on {len(sizes)} of its {len(self._groups_seen)} parameter groups; "
+                "of DeepSpeed's ZeRO pass what `deepspeed.initialize` returned, not the optimizer inside."
             )
         fresh = self._new_watchers()
         if not fresh:

@@ -39,6 +39,7 @@ class Portion(torch.optim.Optimizer):
         self.inner, self.param, self.piece, self.first = inner, param, piece, first
         self._place, self._count, self._name = place, len(inner.param_groups), name
         self._group = inner.param_groups[place]
+        self._optimizer_load_state_dict_post_hooks = inner._optimizer_load_state_dict_post_hooks
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]

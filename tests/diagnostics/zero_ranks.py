@@ -1,4 +1,4 @@
-"""One process of a training by DeepSpeed: `python zero_ranks.py STORE RANK WORLD FOLDER STAGE …`, one stage after another.
+"""One process of trainings by DeepSpeed: `python zero_ranks.py STORE RANK WORLD FOLDER STAGE …`, one after another.
 
 Every stage trains the same network on the same data, once watched and once not, and compares the parameters. The record
 is FOLDER/STAGE; `plain` is the training without DeepSpeed, `small` stage 3 with several partitions to a group.
@@ -6,6 +6,7 @@ is FOLDER/STAGE; `plain` is the training without DeepSpeed, `small` stage 3 with
 
 import os
 import sys
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def prepared(stage, world):
 
 
 def train(stage, world, folder=None):
-    """Return the parameters that the optimizer has in the end; with a folder, of a run that is watched."""
+    """Return the parameters of the model in the end; with a folder, of a run that is watched."""
     forward, model, taker, optimizer, rows = prepared(stage, world)
     monitor = folder and Monitor(optimizer, folder, model=model, coordinates="all", strict=True)
     for x, y in batches():
@@ -59,8 +60,17 @@ def train(stage, world, folder=None):
         monitor.close()
         assert monitor.step == STEPS
         assert monitor.diagnose().verdict
-    inner = getattr(optimizer, "optimizer", optimizer)
-    return [param.detach().clone() for param in inner.state]
+    with whole(model, stage):  # a rank has padding as well, in which stage 3 leaves whatever there is in memory
+        return [param.detach().clone() for param in model.parameters()]
+
+
+def whole(model, stage):
+    """Return a context in which each parameter is there and not divided up."""
+    if stage not in ZERO:
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(list(model.parameters()))
 
 
 def main(store, rank, world, folder, *stages):
@@ -74,8 +84,8 @@ def main(store, rank, world, folder, *stages):
         )
     for stage in stages:
         watched, plain = train(stage, int(world), folder / stage), train(stage, int(world))
-        same = [torch.equal(a, b) for a, b in zip(watched, plain, strict=True)]
-        assert same and all(same), f"{stage}: the monitor changed the run"
+        both = zip(watched, plain, strict=True)
+        assert all(torch.equal(a, b) for a, b in both), f"{stage}: the monitor changed the run"
     if not alone:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
