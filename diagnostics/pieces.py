@@ -143,10 +143,10 @@ def own_name(name: str) -> str:
 
 
 def bare(model: torch.nn.Module) -> torch.nn.Module:
-    """Return the module that DistributedDataParallel wraps, whose names are those of a run of one process."""
+    """Return the module that DistributedDataParallel or DeepSpeed wraps, whose names are those of one process."""
     inner = getattr(model, "module", None)
-    wraps = type(model).__name__ == "DistributedDataParallel" and isinstance(inner, torch.nn.Module)
-    return inner if wraps else model  # type: ignore[return-value]
+    wraps = type(model).__name__ in {"DistributedDataParallel", "DeepSpeedEngine"}
+    return inner if wraps and isinstance(inner, torch.nn.Module) else model
 
 
 # --- DTensor ---------------------------------------------------------------------------------------------------------
