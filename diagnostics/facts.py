@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,17 @@ def stepping(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         return optimizer
     inner: torch.optim.Optimizer = optimizer.optim  # type: ignore[attr-defined]
     return inner
+
+
+SETTINGS = ("directory", "model", "coordinates", "seed", "what_if", "on_alert", "strict")
+
+
+def check_settings(unknown: Iterable[str]) -> None:
+    """Raise for a setting that a monitor does not have, with the one that it resembles."""
+    for name in unknown:
+        like = get_close_matches(name, SETTINGS, 1)
+        hint = f"did you mean `{like[0]}`?" if like else f"it has {', '.join(SETTINGS)}."
+        raise TypeError(f"a Monitor has no setting `{name}`; {hint}")
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:

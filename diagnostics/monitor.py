@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Never, Self
 
 import numpy as np
 import torch
@@ -55,6 +55,11 @@ SECOND = (
 )
 """Two records of one run are worth something, of other coordinates or what-ifs say; more often one was forgotten."""
 
+UNSEEN = (
+    "stepscope saw no step of this %s; if there were any, another optimizer took them: make the monitor of the one "
+    "that trains, once nothing replaces it any more"
+)
+
 Groups = Mapping[int, Mapping[str, Any]]
 """Parameter groups by their place."""
 States = Mapping[torch.Tensor, Mapping[str, Any]]
@@ -85,6 +90,7 @@ class Monitor:
         ValueError: for an optimizer without parameters, several of different classes, a model of other parameters,
             `coordinates` below 1, an unknown rule, an `on_alert` that cannot be called, or a directory with another run
             or with other files.
+        TypeError: for a setting that there is not.
     """
 
     def __init__(
@@ -98,7 +104,9 @@ class Monitor:
         what_if: Sequence[str] = USUAL,
         on_alert: Callable[[Alert], object] | None = None,
         strict: bool = False,
+        **unknown: Never,
     ) -> None:
+        facts.check_settings(unknown)
         self._owner: torch.optim.Optimizer = watchable(optimizer)
         facts.check_optimizer(self._owner)
         facts.check_model(self._owner, model)
@@ -157,13 +165,19 @@ class Monitor:
         """Whether it records no more: it was closed, or stood aside after a fault."""
         return self._closed
 
-    def log(self, **scalars: float | torch.Tensor) -> None:
+    def log(self, *unnamed: object, **scalars: float | torch.Tensor) -> None:
         """Record numbers beside the steps (`loss=loss`); one on an accelerator is read at the next record.
 
         Raises:
             RuntimeError: after `close`.
+            TypeError: for what has no name.
             ValueError: for a tensor of more than one element.
         """
+        if unnamed:
+            raise TypeError(
+                f"`log` takes numbers by name, got a {type(unnamed[0]).__name__}; write `monitor.log(loss=loss)`, or "
+                "`monitor.log(**numbers)` for a dict of them."
+            )
         if self._closed:
             self._refuse_to_log()
             return
@@ -235,7 +249,13 @@ class Monitor:
         return self.trace.summary()
 
     def report(self, path: str | Path) -> Path:
-        """Write the report of the run as it stands to one self-contained HTML file, and return its path."""
+        """Write the report of the run as it stands to one self-contained HTML file, and return its path.
+
+        Raises:
+            ValueError: for a directory.
+        """
+        if Path(path).is_dir():
+            raise ValueError(f"`path` must name an HTML file, got the directory '{path}'; write '{path}/report.html'.")
         from ..reports.page import render  # the one door from here up to the reports
 
         name = self.directory.name if self.directory else facts.class_name(self.optimizer)
@@ -243,6 +263,8 @@ class Monitor:
 
     def close(self) -> None:
         """Write what is left and let go of the optimizer. Closing twice is harmless."""
+        if not self._closed and self._recorder.watchers and not (self._found or self._moves or self._skipping):
+            logger.warning(UNSEEN, facts.class_name(self.optimizer))
         self._finish("closed by its owner")
 
     def __enter__(self) -> Self:

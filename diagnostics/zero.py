@@ -58,7 +58,7 @@ class Portion(torch.optim.Optimizer):
         """Have the hook called before steps on this partition."""
         return self.inner.register_step_pre_hook(self._if_its_turn(hook))
 
-    def register_step_post_hook(self, hook: Hook) -> RemovableHandle:  # type: ignore[override]
+    def register_step_post_hook(self, hook: Hook) -> RemovableHandle:
         """Have the hook called after steps on this partition."""
         return self.inner.register_step_post_hook(self._if_its_turn(hook))
 
