@@ -1,16 +1,19 @@
-"""Measures what a monitor costs: CPU time and memory of a training step with it, against the same step without it.
+"""Measures what a monitor costs: the time and memory of a training step with it, against the same step without it.
 
-A cell is one workload under one method. Two processes time it: each builds two equal models, one of them monitored,
-and runs blocks of steps of either in turn, a|b, b|a, a|b, …, so that a machine that slows down slows both. The model
-built first can be faster or slower for its place in memory alone; each of the two processes builds the other one
-first, and their pairs are pooled. A third process trains one model only, for the peak of its memory.
+A cell is one workload under one method of `peers.py`. Two processes time it: each builds two equal models, one of them
+watched, and runs blocks of steps of either in turn, a|b, b|a, a|b, …, so that a machine that slows down slows both. The
+model built first can be faster or slower for its place in memory alone; each of the two processes builds the other one
+first, and their pairs are pooled. A third process trains one model only, for its memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import itertools
 import json
+import math
 import os
 import platform
 import resource
@@ -19,39 +22,41 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from peers import METHODS, Log, Method
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-Log = Callable[[Tensor], object]
-Attach = Callable[[nn.Module, Optimizer, Path], AbstractContextManager[Log]]
 
 TARGETS = {
     "default": {"mlp": 1.10, "cnn": 1.02, "transformer": 1.01},
     "all": {"mlp": 1.30, "cnn": 1.10, "transformer": 1.15},
 }
-INTERVAL = 128  # a block holds whole record intervals, or its ratio depends on whether a record fell into it
+HELD_SHARE, HELD_MB = 0.01, 20
+"""What the default may hold in memory, as a part of Adam's state and in MB beside."""
 BLOCK_SECONDS = 0.5
 FEWEST_PAIRS = 2
-COAST = 1024  # records are dense at first, which a run's average hardly sees: they pass before the clock starts
+COAST = 1024  # steps in which records are dense, which a run's average hardly sees
 KEEP_PAGES = {f"MALLOC_{name}_": str(8 << 30) for name in ("MMAP_THRESHOLD", "TRIM_THRESHOLD")}
 """glibc keeps freed pages: page faults in the plain loop make plain against plain scatter by ±15 %, else ±3 %."""
-HEADINGS = ("method", "ms plain → with", "ratio [q1–q3]", "mean", "target", "MB")
-NOTE = "ratio: median over pairs of blocks; mean: all time over all time; MB: peak memory above the plain process's."
+HEADINGS = ("method", "ms plain → with", "ratio [q1–q3]", "mean", "target", "MB", "held", "kB each")
+WIDE = 120
+NOTE = """\
+ratio: median over pairs of blocks; mean: all time over all time; MB: peak memory above the plain process's;
+held: MB that stay when libraries and compiled code are left out, and kB of them for each tensor."""
 
 
 def mlp() -> tuple[nn.Module, Batches]:
@@ -83,73 +88,22 @@ def transformer() -> tuple[nn.Module, Batches]:
 WORKLOADS = {"mlp": mlp, "cnn": cnn, "transformer": transformer}
 
 
-@contextmanager
-def nothing(_model: nn.Module, _optimizer: Optimizer, _scratch: Path) -> Iterator[Log]:
-    yield lambda loss: None
-
-
-@contextmanager
-def stepscope(
-    model: nn.Module, optimizer: Optimizer, scratch: Path, keep: bool = False, **options: Any
-) -> Iterator[Log]:
-    from stepscope import Monitor
-
-    directory = scratch / "run" if keep else None
-    with Monitor(optimizer, directory, model=model, strict=True, **options) as monitor:
-        yield lambda loss: monitor.log(loss=loss)
-
-
-@contextmanager
-def naive(_model: nn.Module, optimizer: Optimizer, _scratch: Path) -> Iterator[Log]:
-    seen: dict[Tensor, list[float]] = {}
-
-    def look(*_: object) -> None:
-        for param, state in optimizer.state.items():
-            seen[param] = [x for t in (param.grad, state["exp_avg_sq"]) for x in (t.mean().item(), t.std().item())]
-
-    optimizer.register_step_post_hook(look)
-    yield lambda loss: loss.item()
-
-
-@contextmanager
-def wandb_watch(model: nn.Module, _optimizer: Optimizer, scratch: Path, every: int) -> Iterator[Log]:
-    import wandb
-
-    with wandb.init(mode="offline", dir=scratch, settings=wandb.Settings(silent=True)) as run:
-        run.watch(model, log="all", log_freq=every)
-        yield lambda loss: run.log({"loss": loss.item()})
-
-
-METHODS: dict[str, tuple[str, Attach]] = {
-    "plain": ("plain again", nothing),
-    "default": ("stepscope", stepscope),
-    "alone": ("stepscope, what_if=()", partial(stepscope, what_if=())),
-    "all": ("stepscope, all", partial(stepscope, coordinates="all")),
-    "directory": ("stepscope, on disk", partial(stepscope, keep=True)),
-    "naive": ("naive .item()", naive),
-    **{f"wandb-{n}": (f"wandb.watch, {n}", partial(wandb_watch, every=n)) for n in (1000, 10, 1)},
-}
-"""Each watches while its context is open, and yields what is called with every step's loss."""
-
-
 class Training:
-    """One model with its optimizer, its batches and what watches it."""
+    """One model with its optimizer, its batches and how its gradients are taken."""
 
-    def __init__(self, workload: str) -> None:
-        self.model, batches = WORKLOADS[workload]()
-        self.batches = itertools.cycle(batches)
-        self.optimizer = Adam(self.model.parameters())
+    def __init__(self, model: nn.Module, batches: Batches) -> None:
+        self.model, self.batches = model, itertools.cycle(batches)
+        self.optimizer, self.backward = Adam(self.model.parameters()), backward
 
     def run(self, steps: int, log: Log) -> float:
-        """Take `steps` steps and return the CPU seconds that they took."""
-        begin = time.process_time()
+        """Take `steps` steps and return the seconds that they took."""
+        begin = clock()
         for inputs, targets in itertools.islice(self.batches, steps):
             self.optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(self.model(inputs).flatten(0, -2), targets.flatten())
-            loss.backward()
+            loss = self.backward(self.model(inputs).flatten(0, -2), targets.flatten())
             self.optimizer.step()
             log(loss)
-        return time.process_time() - begin
+        return clock() - begin
 
     def coast(self, steps: int) -> None:
         """Call the optimizer alone, at learning rate zero, on the gradient that is there."""
@@ -160,50 +114,85 @@ class Training:
         group["lr"] = lr
 
 
-def time_pairs(workload: str, attach: Attach, scratch: Path, seconds: float, order: list[str]) -> list[list[float]]:
+def backward(outputs: Tensor, targets: Tensor) -> Tensor:
+    loss = nn.functional.cross_entropy(outputs, targets)
+    loss.backward()
+    return loss
+
+
+def clock() -> float:
+    """Return seconds of CPU time; of wall time with several threads, for those that wait spin."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def warm_up(training: Training, method: Method, log: Log) -> float:
+    """Pass what only the first steps cost; return the seconds that the last of these took, each."""
+    training.run(1, log)
+    if method.coasts:
+        training.coast(COAST)
+    return training.run(method.interval, log) / method.interval
+
+
+def time_pairs(workload: str, method: Method, scratch: Path, seconds: float, order: list[str]) -> list[list[float]]:
     """Return milliseconds per step of the pairs of blocks: first the plain ones, then the watched ones."""
-    trainings = {name: Training(workload) for name in order}
-    plain, watched = trainings["plain"], trainings["watched"]
-    with attach(watched.model, watched.optimizer, scratch) as log:
-        logs: dict[str, Log] = {"plain": lambda loss: None, "watched": log}
-        for name in order:
-            trainings[name].run(1, logs[name])
-            trainings[name].coast(COAST)
-            trainings[name].run(INTERVAL, logs[name])
-        block = INTERVAL * max(1, round(BLOCK_SECONDS / plain.run(INTERVAL, logs["plain"])))
+    trainings = {name: Training(*WORKLOADS[workload]()) for name in order}
+    with method.attach(trainings["watched"], scratch) as log:
+        ways = {"plain": (METHODS["plain"], lambda loss: None), "watched": (method, log)}
+        step = max(warm_up(trainings[name], *ways[name]) for name in order)
+        block = method.interval * max(1, round(BLOCK_SECONDS / (step * method.interval)))
         pairs: list[dict[str, float]] = []
         while len(pairs) < FEWEST_PAIRS or sum(sum(pair.values()) for pair in pairs) < seconds:
-            pairs.append({name: trainings[name].run(block, logs[name]) for name in order})
+            pairs.append({name: trainings[name].run(block, ways[name][1]) for name in order})
             order.reverse()
     return [[1000 * pair[name] / block for pair in pairs] for name in ("plain", "watched")]
 
 
-def peak_memory(workload: str, attach: Attach, scratch: Path) -> float:
-    """Return the peak resident memory of this process, in MB, once it has trained under one method."""
-    training = Training(workload)
-    with attach(training.model, training.optimizer, scratch) as log:
-        training.run(INTERVAL, log)
+def memory(workload: str, method: Method, scratch: Path) -> list[float]:
+    """Return, in MB, the peak of this process's resident memory, and what a training adds once another has gone by.
+
+    The other is of a single layer: what both need, as libraries and compiled code, is there already then.
+    """
+    training = Training(*WORKLOADS[workload]())
+    layer = Training(nn.Linear(128, 64), [(torch.randn(8, 128), torch.randint(64, (8,)))])
+    with method.attach(layer, scratch / "before") as log:
+        warm_up(layer, method, log)
+    del layer, log
+    before = resident()
+    with method.attach(training, scratch / "then") as log:
+        warm_up(training, method, log)
+        added = resident() - before
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, added]
 
 
-def answer(task: str, workload: str, method: str, seconds: float) -> list[list[float]] | float:
+def resident() -> float:
+    """Return the resident memory of this process in MB, without what it has freed; NaN where that is not told."""
+    pages = Path("/proc/self/statm")
+    if not pages.exists():
+        return math.nan
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    return int(pages.read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
+def answer(task: str, workload: str, method: Method, seconds: float, threads: int) -> list[Any]:
     """Do one process's share of a cell."""
-    torch.set_num_threads(1)
-    scratch, attach = Path(tempfile.mkdtemp()), METHODS[method][1]
+    torch.set_num_threads(threads)
+    scratch = Path(tempfile.mkdtemp())
     if task == "memory":
-        return peak_memory(workload, attach, scratch)
-    return time_pairs(workload, attach, scratch, seconds, task.split("|"))
+        return memory(workload, method, scratch)
+    return time_pairs(workload, method, scratch, seconds, task.split("|"))
 
 
 @cache
-def ask(task: str, workload: str, method: str, seconds: float = 0.0) -> Any:
+def ask(task: str, workload: str, method: str, threads: int, seconds: float = 0.0) -> Any:
     """Return what a fresh process answers; all it leaves behind is removed."""
-    command = [sys.executable, __file__, "--task", task, "--seconds", str(seconds)]
+    command = [sys.executable, __file__, "--task", task, "--seconds", str(seconds), "--threads", str(threads)]
     command += ["--workloads", workload, "--methods", method]
     with tempfile.TemporaryDirectory(prefix="overhead-") as scratch:
         places = ("TMPDIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR")
-        settings = dict.fromkeys(places, scratch) | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        settings = dict.fromkeys(places, scratch)
+        settings |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         settings |= KEEP_PAGES if task != "memory" else {}
         done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -217,50 +206,98 @@ class Cell:
 
     workload: str
     method: str
+    threads: int
     plain: list[float]
     watched: list[float]
-    memory: float
+    peak: float
+    held: float
 
     @property
     def quartiles(self) -> list[float]:
         """Lower quartile, median and upper quartile of the pairs' ratios."""
         return statistics.quantiles((w / p for p, w in zip(self.plain, self.watched, strict=True)), n=4)
 
-    def columns(self) -> list[str]:
-        """Return the table's row. The mean counts the rare dear step, which the median forgets."""
+    @property
+    def mean(self) -> float:
+        """All time over all time: it counts the rare dear step, which the median forgets."""
+        return sum(self.watched) / sum(self.plain)
+
+    def columns(self, size: Size) -> list[str]:
+        """Return the table's row."""
         (low, middle, high), target = self.quartiles, TARGETS.get(self.method, {}).get(self.workload)
-        colour = "green" if target and middle <= target else "red"
+        held = f"{self.held:+.1f}"
+        if self.method == "default":
+            held = coloured(held, self.held <= HELD_SHARE * size.state + HELD_MB)
         return [
             f"{statistics.median(self.plain):.2f} → {statistics.median(self.watched):.2f}",
             f"[bold]{middle:.3f}[/] \\[{low:.2f}–{high:.2f}]",
-            f"{sum(self.watched) / sum(self.plain):.3f}",
-            f"[{colour}]≤ {target}[/]" if target else "",
-            f"{self.memory:+.0f}",
+            f"{self.mean:.3f}",
+            coloured(f"≤ {target}", middle <= target) if target else "",
+            f"{self.peak:+.0f}",
+            held,
+            f"{1000 * self.held / size.tensors:.0f}",
         ]
 
 
-def measure(workload: str, method: str, seconds: float) -> Cell | str:
+def coloured(text: str, good: bool) -> str:
+    return f"[{'green' if good else 'red'}]{text}[/]"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a workload is: its tensors, its parameters, and the MB of Adam's two moments."""
+
+    tensors: int
+    parameters: int
+
+    @classmethod
+    def of(cls, workload: str) -> Size:
+        """Count."""
+        params = list(WORKLOADS[workload]()[0].parameters())
+        return cls(len(params), sum(param.numel() for param in params))
+
+    @property
+    def state(self) -> float:
+        """MB of both moments."""
+        return 8 * self.parameters / 1e6
+
+    def __str__(self) -> str:
+        return f"{self.parameters / 1e6:.3g} M parameters in {self.tensors} tensors, Adam's state {self.state:.1f} MB"
+
+
+def difference(whole: Cell, part: Cell, size: Size) -> list[str]:
+    """Return the row of what one cell has above another."""
+    ratio, held = whole.quartiles[1] - part.quartiles[1], whole.held - part.held
+    added = 1000 * ratio * statistics.median(whole.plain)
+    mean, peak = whole.mean - part.mean, whole.peak - part.peak
+    kilobytes = 1000 * held / size.tensors
+    return [f"{added:+.0f} µs", f"{ratio:+.3f}", f"{mean:+.3f}", "", f"{peak:+.0f}", f"{held:+.1f}", f"{kilobytes:.0f}"]
+
+
+def measure(workload: str, method: str, seconds: float, threads: int) -> Cell | str:
     """Return one cell, or why there is none."""
-    if method.startswith("wandb") and find_spec("wandb") is None:
+    if find_spec(METHODS[method].needs) is None:
         return "not installed"
     try:
-        halves = [ask(task, workload, method, seconds / 2) for task in ("plain|watched", "watched|plain")]
+        halves = [ask(task, workload, method, threads, seconds / 2) for task in ("plain|watched", "watched|plain")]
         plain, watched = ([x for half in halves for x in half[side]] for side in (0, 1))
-        memory, bare = (ask("memory", workload, name) for name in (method, "plain"))
-        return Cell(workload, method, plain, watched, memory - bare)
+        (peak, held), (bare, still) = (ask("memory", workload, name, threads) for name in (method, "plain"))
+        return Cell(workload, method, threads, plain, watched, peak - bare, held - still)
     except RuntimeError as problem:
-        return f"failed: {problem}"
+        return f"fails: {problem}"
 
 
-def show(workload: str, cells: dict[str, Cell | str], console: Console) -> None:
+def show(workload: str, threads: int, cells: dict[str, Cell | str], console: Console) -> None:
     """Print the table of one workload."""
-    table = Table(
-        title=f"{workload}: CPU time per step, one thread", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
+    size, how = Size.of(workload), "CPU time, one thread" if threads == 1 else f"wall time, {threads} threads"
+    table = Table(title=f"{workload}: {how}; {size}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=heading != "method")
+        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
     for method, cell in cells.items():
-        table.add_row(METHODS[method][0], *(cell.columns() if isinstance(cell, Cell) else [cell]))
+        table.add_row(METHODS[method].label, *(cell.columns(size) if isinstance(cell, Cell) else [cell]))
+        without = cells.get("alone")
+        if method == "default" and isinstance(cell, Cell) and isinstance(without, Cell):
+            table.add_row("  of it the what-if", *difference(cell, without, size))
     console.print(table)
 
 
@@ -276,22 +313,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seconds", type=float, default=15.0, help="timed CPU seconds per cell, at least four pairs")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1], help="threads of torch; several: tables of each")
+    parser.add_argument("--seconds", type=float, default=15.0, help="timed seconds per cell, at least four pairs")
     parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
     parser.add_argument("--task", help=argparse.SUPPRESS)
     wanted = parser.parse_args()
     if wanted.task:
-        print(json.dumps(answer(wanted.task, *wanted.workloads, *wanted.methods, wanted.seconds)))
+        (method,), (threads,) = wanted.methods, wanted.threads
+        print(json.dumps(answer(wanted.task, *wanted.workloads, METHODS[method], wanted.seconds, threads)))
         return
-    console, measured = Console(), []
-    for workload in wanted.workloads:
-        methods = track(wanted.methods, f"measuring {workload}", console=console, transient=True)
-        cells = {method: measure(workload, method, wanted.seconds) for method in methods}
-        show(workload, cells, console)
+    console, measured = Console(width=None if sys.stdout.isatty() else WIDE), []
+    for threads, workload in itertools.product(wanted.threads, wanted.workloads):
+        methods = track(wanted.methods, f"measuring {workload}, {threads} threads", console=console, transient=True)
+        cells = {method: measure(workload, method, wanted.seconds, threads) for method in methods}
+        show(workload, threads, cells, console)
         measured += [cell for cell in cells.values() if isinstance(cell, Cell)]
+        if wanted.json:
+            save(wanted.json, measured)
     console.print(NOTE)
-    if wanted.json:
-        save(wanted.json, measured)
 
 
 if __name__ == "__main__":

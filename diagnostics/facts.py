@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,17 @@ def stepping(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return inner
 
 
+SETTINGS = ("directory", "model", "coordinates", "seed", "what_if", "on_alert", "strict")
+
+
+def check_settings(unknown: Iterable[str]) -> None:
+    """Raise for a setting that a monitor does not have, with the one that it resembles."""
+    for name in unknown:
+        like = get_close_matches(name, SETTINGS, 1)
+        hint = f"did you mean `{like[0]}`?" if like else f"it has {', '.join(SETTINGS)}."
+        raise TypeError(f"a Monitor has no setting `{name}`; {hint}")
+
+
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     """Raise for what cannot be watched at all."""
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -39,7 +51,10 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
             "pass the optimizer that a wrapper holds, or a list or dict of optimizers."
         )
     if not any(group["params"] for group in optimizer.param_groups):
-        raise ValueError("`optimizer` must have parameters to watch, got none; add them before the monitor.")
+        raise ValueError(
+            "`optimizer` must have parameters to watch, got none; add them before the monitor, and of DeepSpeed's ZeRO "
+            "pass what `deepspeed.initialize` returned."
+        )
 
 
 def class_name(optimizer: torch.optim.Optimizer) -> str:
@@ -106,6 +121,8 @@ def check_model(optimizer: torch.optim.Optimizer, model: object) -> None:
             f"`model` must be the torch.nn.Module whose parameters are watched, got {type(model).__name__}; leave it "
             "out to name tensors by their place in the optimizer."
         )
+    if getattr(optimizer, "pieces", None):  # flat partitions, which no model names
+        return
     theirs = {id(param) for group in optimizer.param_groups for param in group["params"]}
     if not any(id(param) in theirs for param in model.parameters()):
         raise ValueError(

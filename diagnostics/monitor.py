@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Never, Self
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from .recorder import Recorder, open_recorder
 from .sampling import NUMPY_DTYPES, Coordinates
 from .scalars import scalars
 from .schedule import OPENING, PROVED
-from .several import Several, members, watchable
+from .several import Several, hooked, members, watchable
 from .trace import SUMS, Trace
 from .watcher import Outcome, Watcher, kept_as, settled
 
@@ -56,6 +56,11 @@ SECOND = (
     "stepscope: this optimizer has a monitor that is open; both watch every step, close the first unless you want two"
 )
 """Two records of one run are worth something, of other coordinates or what-ifs say; more often one was forgotten."""
+
+UNSEEN = (
+    "stepscope saw no step of this %s; if there were any, another optimizer took them: make the monitor of the one "
+    "that trains, once nothing replaces it any more"
+)
 
 Groups = Mapping[int, Mapping[str, Any]]
 """Parameter groups by their place."""
@@ -89,6 +94,7 @@ class Monitor:
         ValueError: for an optimizer without parameters, several of different classes, a model of other parameters,
             `coordinates` below 1, a `budget` out of range or for several optimizers or processes, an unknown rule, an
             `on_alert` that cannot be called, or a directory with another run or with other files.
+        TypeError: for a setting that there is not.
     """
 
     def __init__(
@@ -103,7 +109,9 @@ class Monitor:
         budget: float | None = None,
         on_alert: Callable[[Alert], object] | None = None,
         strict: bool = False,
+        **unknown: Never,
     ) -> None:
+        facts.check_settings(unknown)
         self._owner: torch.optim.Optimizer = watchable(optimizer)
         facts.check_optimizer(self._owner)
         facts.check_model(self._owner, model)
@@ -150,7 +158,7 @@ class Monitor:
         self._moves: dict[torch.optim.Optimizer, list[tuple[Watcher, int]]] = {}
         """Of several optimizers: whom each moves, with the place of the group in its own list."""
         self._handles: list[RemovableHandle] = []
-        for member in members(watched):
+        for member in hooked(watched):
             self._hook_onto(member)
         left_open = "the process ended, or let go of the optimizer, with the monitor open"
         weakref.finalize(self, _finish_quietly, self._recorder, left_open, os.getpid(), self._later)
@@ -168,13 +176,19 @@ class Monitor:
         """Whether it records no more: it was closed, or stood aside after a fault."""
         return self._closed
 
-    def log(self, **scalars: float | torch.Tensor) -> None:
+    def log(self, *unnamed: object, **scalars: float | torch.Tensor) -> None:
         """Record numbers beside the steps (`loss=loss`); one on an accelerator is read at the next record.
 
         Raises:
             RuntimeError: after `close`.
+            TypeError: for what has no name.
             ValueError: for a tensor of more than one element.
         """
+        if unnamed:
+            raise TypeError(
+                f"`log` takes numbers by name, got a {type(unnamed[0]).__name__}; write `monitor.log(loss=loss)`, or "
+                "`monitor.log(**numbers)` for a dict of them."
+            )
         if self._closed:
             self._refuse_to_log()
             return
@@ -250,7 +264,13 @@ class Monitor:
         return self.trace.summary()
 
     def report(self, path: str | Path) -> Path:
-        """Write the report of the run as it stands to one self-contained HTML file, and return its path."""
+        """Write the report of the run as it stands to one self-contained HTML file, and return its path.
+
+        Raises:
+            ValueError: for a directory.
+        """
+        if Path(path).is_dir():
+            raise ValueError(f"`path` must name an HTML file, got the directory '{path}'; write '{path}/report.html'.")
         from ..reports.page import render  # the one door from here up to the reports
 
         name = self.directory.name if self.directory else facts.class_name(self.optimizer)
@@ -258,6 +278,8 @@ class Monitor:
 
     def close(self) -> None:
         """Write what is left and let go of the optimizer. Closing twice is harmless."""
+        if not self._closed and self._recorder.watchers and not (self._found or self._moves or self._skipping):
+            logger.warning(UNSEEN, facts.class_name(self.optimizer))
         self._finish("closed by its owner")
         self._recorder.join()  # it may have stood aside, which waits for nothing
 
@@ -740,8 +762,14 @@ class Monitor:
         return [(len(params), id(params[-1]) if params else 0) for params in groups]
 
     def _watch_new_groups(self) -> None:
-        if self._group_sizes() == self._groups_seen:
+        sizes = self._group_sizes()
+        if sizes == self._groups_seen:
             return
+        if len(sizes) < len(self._groups_seen):
+            raise RuntimeError(
+                f"the optimizer steps on {len(sizes)} of its {len(self._groups_seen)} parameter groups; "
+                "of DeepSpeed's ZeRO pass what `deepspeed.initialize` returned, not the optimizer inside."
+            )
         fresh = self._new_watchers()
         if not fresh:
             return

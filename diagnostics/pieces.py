@@ -6,6 +6,7 @@ the process knows anyhow, so no rank ever waits for another.
     DTensor (fully_shard, tensor parallel)   the chunk that its placements give this rank; of copies, the first holds it
     FullyShardedDataParallel                 a stretch of the flattened tensor
     ZeroRedundancyOptimizer                  whole tensors, each with one rank
+    ZeRO of DeepSpeed (zero.py)              a partition of flattened groups
     anything else (DistributedDataParallel)  whole tensors, the same on every rank
 """
 
@@ -73,7 +74,8 @@ class Share:
 
     def __init__(self, optimizer: Any, model: torch.nn.Module | None) -> None:
         self.rank, self.world = rank_and_world()
-        self._flat = flat_pieces(model) if model is not None else {}
+        known: Mapping[int, tuple[Piece, bool]] = getattr(optimizer, "pieces", {})
+        self._flat = known or (flat_pieces(model) if model is not None else {})
         params = [param for group in optimizer.param_groups for param in group["params"]]
         lost = sum(bool(getattr(param, "_fsdp_flattened", False)) and id(param) not in self._flat for param in params)
         if lost:
@@ -141,10 +143,10 @@ def own_name(name: str) -> str:
 
 
 def bare(model: torch.nn.Module) -> torch.nn.Module:
-    """Return the module that DistributedDataParallel wraps, whose names are those of a run of one process."""
+    """Return the module that DistributedDataParallel or DeepSpeed wraps, whose names are those of one process."""
     inner = getattr(model, "module", None)
-    wraps = type(model).__name__ == "DistributedDataParallel" and isinstance(inner, torch.nn.Module)
-    return inner if wraps else model  # type: ignore[return-value]
+    wraps = type(model).__name__ in {"DistributedDataParallel", "DeepSpeedEngine"}
+    return inner if wraps and isinstance(inner, torch.nn.Module) else model
 
 
 # --- DTensor ---------------------------------------------------------------------------------------------------------

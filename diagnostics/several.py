@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+from .pieces import Piece
+from .zero import Portion, portions
+
 
 class Several(torch.optim.Optimizer):
     """What several optimizers hold together; it takes no steps itself.
@@ -40,19 +43,31 @@ class Several(torch.optim.Optimizer):
         return {param: state for member in self.members for param, state in member.state.items()}
 
     @property
+    def pieces(self) -> dict[int, tuple[Piece, bool]]:
+        """The piece that each tensor is by `id`, and whether it is the first copy, where a member knows."""
+        return {id(one.param): (one.piece, one.first) for one in self.members if isinstance(one, Portion)}
+
+    @property
     def round_is_full(self) -> bool:
         """Whether all have stepped."""
         return len(self.stepped) == len(self.members)
 
 
+def hooked(optimizer: torch.optim.Optimizer) -> tuple[torch.optim.Optimizer, ...]:
+    """Return what has the hooks of each step."""
+    return optimizer.members if isinstance(optimizer, Several) else (optimizer,)
+
+
 def members(optimizer: torch.optim.Optimizer) -> tuple[torch.optim.Optimizer, ...]:
     """Return the optimizers that take the steps."""
-    return optimizer.members if isinstance(optimizer, Several) else (optimizer,)
+    return tuple(dict.fromkeys(one.inner if isinstance(one, Portion) else one for one in hooked(optimizer)))
 
 
 def hookable(optimizer: Any) -> Any:
     """Return the optimizer that takes the steps: one that only wraps it, as Accelerate's, has no hooks of its own."""
     while not hasattr(optimizer, "_optimizer_step_post_hooks") and hasattr(optimizer, "optimizer"):
+        if partitions := portions(optimizer):
+            return Several(partitions)
         optimizer = optimizer.optimizer
     return optimizer
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
+
+import torch
 
 from ..diagnostics.alert import Alert
+from ..diagnostics.pieces import Share
+from ..diagnostics.several import watchable
 
 logger = logging.getLogger("stepscope")
 
@@ -19,6 +23,11 @@ class Settings(TypedDict, total=False):
     what_if: Sequence[str]
     on_alert: Callable[[Alert], object] | None
     strict: bool
+
+
+def share(optimizer: Any, model: torch.nn.Module) -> Share:
+    """Return what this process has to do with the run, as a `Monitor` of the optimizer finds it."""
+    return Share(watchable(optimizer), model)
 
 
 class Aside:

@@ -351,6 +351,8 @@ def _load(run: Path) -> Trace:
     try:
         return Trace.load(run)
     except (OSError, ValueError) as error:
+        if next(runs_below(run), run) != run:
+            raise BadInput(f"'{run}' holds runs, expected one of them; see them by `stepscope list {run}`.") from error
         raise BadInput(_one_line(error)) from error
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 
 from ..diagnostics.monitor import Monitor
+from . import callbacks
 from .callbacks import Aside, Settings
 from .optional import need
 
@@ -35,8 +36,11 @@ class StepsizeMonitor(callback_class()):  # type: ignore[misc]
     `monitors` has one Monitor for each optimizer, from the start of the training on; with several, each has its own
     folder `optimizer0`, `optimizer1`, … below `directory`, and so begin the names of its scalars. They are logged every
     `log_every_n_steps` of the trainer; the loss is recorded where `training_step` returns one. A checkpoint of the
-    trainer keeps the state of the monitors, and a training that is resumed from it continues their sums. Of several
-    processes only the first watches.
+    trainer keeps the state of the monitors, and a training that is resumed from it continues their sums.
+
+    Of several processes that hold the same, as under DistributedDataParallel, only the first watches. Where the
+    optimizer is sharded each records its part, and the loggers get the scalars of the first; Lightning's checkpoints
+    have room for the state of one process, so that such a run goes on as one without state (docs/distributed.md).
 
     Args:
         directory: where the run is kept, as in `Monitor`; None: in memory.
@@ -59,19 +63,27 @@ class StepsizeMonitor(callback_class()):  # type: ignore[misc]
         """The monitor of the first optimizer.
 
         Raises:
-            RuntimeError: before the training.
+            RuntimeError: before the training, and in a process that has none.
         """
         if not self.monitors:
-            raise RuntimeError("expected a training that has started, got none; call `trainer.fit` first.")
+            raise RuntimeError(
+                "expected a training that has started, got none; call `trainer.fit` first, and of several processes "
+                "that hold the same ask the first."
+            )
         return self.monitors[0]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to watch, with the state of the checkpoint that the training is resumed from."""
         self.monitors, self._logged = [], trainer.global_step
-        for name, optimizer in zip(names(len(trainer.optimizers)), trainer.optimizers, strict=True):
-            if trainer.is_global_zero:
+        model = trainer.model or pl_module  # as the strategy wrapped it
+        shares = [callbacks.share(optimizer, model) for optimizer in trainer.optimizers]
+        for name, optimizer, own in zip(names(len(shares)), trainer.optimizers, shares, strict=True):
+            if own.sharded or trainer.is_global_zero:
                 place = Path(self.directory) / name if self.directory and name else self.directory
-                self.monitors.append(Monitor(optimizer, place, model=pl_module, **self.settings))
+                self.monitors.append(Monitor(optimizer, place, model=model, **self.settings))
+        if trainer.global_step and any(own.sharded for own in shares) and trainer.is_global_zero:
+            what = "stepscope does not continue its sums exactly at step %d: a checkpoint has no state of sharded runs"
+            callbacks.logger.warning(what, trainer.global_step)
         for monitor, state in zip(self.monitors, self._loaded, strict=False):
             monitor.load_state_dict(state)
         self._loaded = []
@@ -108,8 +120,9 @@ class StepsizeMonitor(callback_class()):  # type: ignore[misc]
             monitor.__exit__(type(exception), exception, exception.__traceback__)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the trainer's checkpoint keeps."""
-        return {"monitors": [monitor.state_dict() for monitor in self.monitors] or self._loaded}
+        """Return what the trainer's checkpoint keeps; of a sharded run nothing, for it is kept by the first process."""
+        states = [monitor.state_dict() for monitor in self.monitors]
+        return {"monitors": [] if any(state["rank"] for state in states) else states or self._loaded}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what a checkpoint kept; the monitors continue from it when the training starts."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 import torch
 
 from ..diagnostics.monitor import Monitor
-from .callbacks import Aside, Settings
+from .callbacks import Aside, Settings, share
 from .optional import need
 from .writers import Write
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("stepscope")
 
 FILE = "stepscope.pt"
-"""Where a checkpoint keeps the monitor's state, beside `trainer_state.json`."""
+"""Where a checkpoint keeps the monitor's state, beside `trainer_state.json`; `stepscope-rank-0.pt`, … if sharded."""
 
 
 class StepsizeCallback(need("transformers", "transformers").TrainerCallback):  # type: ignore[misc]
@@ -28,7 +28,10 @@ class StepsizeCallback(need("transformers", "transformers").TrainerCallback):  #
 
     `monitor` is its Monitor, from the start of the training on. The logged loss is recorded, and at each log the
     scalars go to `write`: the Trainer offers callbacks no way to its own reporters. Each checkpoint gets a file
-    `stepscope.pt`, from which a resumed training continues the sums. Of several processes only the first watches.
+    `stepscope.pt`, from which a resumed training continues the sums.
+
+    Of several processes that hold the same, as under DistributedDataParallel, only the first watches. Where the
+    optimizer is sharded each records its part and saves a file of its own; `write` gets the scalars of the first.
 
     The Trainer tells callbacks nothing of an error. As a context the callback closes the record then as well; without
     that, the record is closed as the process ends or the next training begins.
@@ -48,6 +51,7 @@ class StepsizeCallback(need("transformers", "transformers").TrainerCallback):  #
     ) -> None:
         self.directory, self.write, self.settings = directory, write, settings
         self.monitor: Monitor | None = None
+        self._file = FILE
         self._aside = Aside()
 
     def on_train_begin(
@@ -62,7 +66,9 @@ class StepsizeCallback(need("transformers", "transformers").TrainerCallback):  #
     ) -> None:
         """Begin to watch, with the state of the checkpoint that the training is resumed from."""
         self.close()  # a training before this one may have broken off
-        if state.is_world_process_zero:
+        own = share(optimizer, model)
+        if own.sharded or state.is_world_process_zero:
+            self._file = FILE.replace(".", f"-rank-{own.rank}.") if own.sharded else FILE
             self.monitor = Monitor(optimizer, self.directory, model=model, **self.settings)
             if state.global_step:
                 self._resume(self.monitor, args, state)
@@ -81,14 +87,14 @@ class StepsizeCallback(need("transformers", "transformers").TrainerCallback):  #
         if monitor is None or monitor.closed or "loss" not in logs:
             return
         monitor.log(loss=logs["loss"])
-        if (write := self.write) is not None:
+        if (write := self.write) is not None and state.is_world_process_zero:
             self._aside("log its scalars", lambda: write(monitor.scalars(), state.global_step))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: object) -> None:
         """Put the monitor's state into the checkpoint that was just written, unless that holds the model alone."""
         monitor, folder = self.monitor, checkpoint(args, state)
         if monitor is not None and not args.save_only_model and folder.is_dir():
-            self._aside("save its state", lambda: torch.save(monitor.state_dict(), folder / FILE))
+            self._aside("save its state", lambda: torch.save(monitor.state_dict(), folder / self._file))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: object
@@ -114,11 +120,11 @@ class StepsizeCallback(need("transformers", "transformers").TrainerCallback):  #
         """Continue from the file in the checkpoint, or say that there is none."""
         given = args.resume_from_checkpoint
         folder = Path(given) if isinstance(given, str) and Path(given).is_dir() else checkpoint(args, state)
-        if (folder / FILE).exists():
-            saved: dict[str, Any] = torch.load(folder / FILE, weights_only=True)
+        if (folder / self._file).exists():
+            saved: dict[str, Any] = torch.load(folder / self._file, weights_only=True)
             monitor.load_state_dict(saved)
         else:
-            found = f"there is no {folder / FILE}"
+            found = f"there is no {folder / self._file}"
             logger.warning("stepscope does not continue its sums exactly at step %d: %s", state.global_step, found)
 
 

@@ -3,6 +3,7 @@
 import contextvars
 import copy
 import gc
+import inspect
 import logging
 import math
 import os
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from stepscope import Monitor, Trace
+from stepscope.diagnostics import facts
 from stepscope.diagnostics import monitor as monitor_module
 from stepscope.diagnostics import recorder as recorder_module
 from stepscope.diagnostics.log import SqliteLog
@@ -802,6 +804,42 @@ def test_a_closed_monitor_says_so():
     assert monitor.trace.steps.tolist() == [1]
     with pytest.raises(RuntimeError, match="was closed after step 1"):
         monitor.log(loss=1.0)
+
+
+def test_what_is_no_setting_and_what_has_no_name_is_said_in_a_sentence():
+    optimizer = torch.optim.Adam([parameter(4)])
+    with pytest.raises(TypeError, match="no setting `coordinate`; did you mean `coordinates`"):
+        Monitor(optimizer, coordinate="all")
+    with pytest.raises(TypeError, match=r"no setting `loss`; it has directory, model, .*, strict"):
+        Monitor(optimizer, loss=1.0)
+    accepted = inspect.signature(Monitor).parameters
+    assert [name for name in accepted if name not in ("optimizer", "unknown")] == list(facts.SETTINGS)
+    monitor = Monitor(optimizer)
+    with pytest.raises(TypeError, match=r"got a dict; write .*monitor\.log\(\*\*numbers\)"):
+        monitor.log({"loss": 1.0})
+
+
+def test_a_report_is_no_directory(tmp_path):
+    monitor = Monitor(torch.optim.Adam([parameter(4)]))
+    with pytest.raises(ValueError, match="`path` must name an HTML file, got the directory"):
+        monitor.report(tmp_path)
+
+
+def test_a_monitor_of_an_optimizer_that_was_exchanged_says_once_that_it_saw_no_step(caplog):
+    param = parameter(4)
+    monitor = Monitor(torch.optim.Adam([param]))
+    step(torch.optim.Adam([param]))
+    monitor.close()
+    monitor.close()
+    assert [record.message.partition(";")[0] for record in caplog.records] == ["stepscope saw no step of this Adam"]
+
+
+@pytest.mark.parametrize("grows", [True, False], ids=["a step", "a call of step that moved nothing"])
+def test_a_monitor_that_saw_something_says_nothing(caplog, grows):
+    optimizer = torch.optim.Adam([parameter(4)])
+    with Monitor(optimizer):
+        step(optimizer) if grows else optimizer.step()
+    assert not caplog.records
 
 
 def test_a_state_of_other_tensors_is_refused():

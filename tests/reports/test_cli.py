@@ -110,6 +110,7 @@ def test_list_of_a_folder_without_runs(tmp_path, capsys):
         (["diagnose", "{tmp}/nowhere"], "no run at"),
         (["report", "{tmp}/nowhere"], "no run at"),
         (["report", "{tmp}/runs/fine", "{tmp}/nowhere", "-o", "{tmp}/x.html"], "nowhere"),
+        (["diagnose", "{tmp}/runs"], "runs' holds runs, expected one of them; see them by `stepscope list "),
         (["diagnose", "{tmp}/damaged"], "trace.sqlite"),
         (["diagnose", "{tmp}/foreign"], "meta.json"),
         (["report", "{tmp}/runs/fine", "-o", "{tmp}"], "must name an HTML file"),
