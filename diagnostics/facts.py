@@ -32,7 +32,7 @@ def stepping(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return inner
 
 
-SETTINGS = ("directory", "model", "coordinates", "seed", "what_if", "on_alert", "strict")
+SETTINGS = ("directory", "model", "coordinates", "seed", "what_if", "budget", "on_alert", "strict")
 
 
 def check_settings(unknown: Iterable[str]) -> None:
