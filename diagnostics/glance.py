@@ -94,7 +94,7 @@ class Glance:
         self._loose = list(watchers)
         self._stored: str | None = None
         self._entries = 0
-        self._settings: Callable[[Mapping[str, Any]], Any] = len
+        self._settings: Callable[[Mapping[str, Any]], Any] = unlike
         self._settled: Any = None
 
     def step(
@@ -109,7 +109,11 @@ class Glance:
         These are the tensors that took no step, or not the one after the last; and those whose second moment or
         gradient has to be computed, or may not be read where it lies.
         """
-        if len(group) != self._entries or self._settings(group) != self._settled:
+        try:
+            same = self._settings(group) == self._settled
+        except LookupError:  # a setting is gone
+            same = False
+        if not same or len(group) != self._entries:
             self._settle(group)
         stored = self._stored
         if stored is None:
@@ -127,8 +131,10 @@ class Glance:
 
     def _settle(self, group: Mapping[str, Any]) -> None:
         """Ask the reader where v is kept. It is asked again when a setting other than the rate has changed."""
-        self._entries = len(group)
-        self._settings = itemgetter(*(key for key in group if key not in ("params", "lr")))
+        keys = [key for key in group if key not in ("params", "lr")]
+        # A tensor can change in place, and be compared to no other: such settings are never the same.
+        comparable = keys and not any(isinstance(each, torch.Tensor) for key in keys for each in listed(group[key]))
+        self._entries, self._settings = len(group), itemgetter(*keys) if comparable else unlike
         self._settled = self._settings(group)
         stored = kept_as(self._reader, group)
         if stored != self._stored:
@@ -216,6 +222,16 @@ class Glance:
             return self._reader.coefficients(w.view).packed()
         except FAILURES:
             return None
+
+
+def listed(setting: Any) -> Sequence[Any]:
+    """Return the members of a setting such as a pair of betas, or the setting alone."""
+    return setting if isinstance(setting, (tuple, list)) else (setting,)
+
+
+def unlike(_: Mapping[str, Any]) -> object:
+    """Return what equals nothing else."""
+    return object()
 
 
 def is_clock(counter: Any) -> bool:
