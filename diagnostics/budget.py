@@ -36,6 +36,8 @@ class Budget:
     def __init__(self, share: float, seed: int, clock: Callable[[], float] = time.perf_counter) -> None:
         self.share, self.clock = share, clock
         self.cadence = 1
+        self.told = 1
+        """The highest cadence that a user was told of."""
         self.spent = 0.0
         """Seconds that watching took in this block; whoever watches adds to it."""
         self.taken = 0.0

@@ -24,6 +24,7 @@ from .budget import RUN, Budget, checked_share
 from .glance import Glance
 from .imagined import USUAL
 from .later import Later
+from .notes import Notes
 from .one_step import SICK, STALE
 from .parts import with_others
 from .pieces import Share
@@ -35,7 +36,7 @@ from .sampling import NUMPY_DTYPES, Coordinates
 from .scalars import scalars
 from .schedule import OPENING, PROVED
 from .several import Several, hooked, members, watchable
-from .trace import SUMS, Trace
+from .trace import Trace
 from .watcher import Outcome, Watcher, kept_as, settled
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from .summary import Summary
 
 logger = logging.getLogger("stepscope")
-NONFINITE = SUMS.index("nonfinite")
 SURVEYED = 2**22
 """Elements of a model up to which all coordinates are summed in the opening though a sample is watched: it copies the
 second moment in each step."""
@@ -129,12 +129,10 @@ class Monitor:
         self._groups_seen: list[tuple[int, int]] = []
         self._glances: dict[int, Glance] = {}
         self._later = Later(None if isinstance(watched, Several) or budget else self._reader)
-        self._armed = self._proving = self._skipping = self._sick = self._jumping = False
+        self._armed = self._proving = self._resting = self._owes_proof = False
         self._closed = self._stood_aside = self._compiled = False
         self._prepares, self._wakes = True, 0
         self._budget = self._budgeted(checked_share(budget))
-        self._resting = self._owes_proof = False
-        self._slowest = 1
         rules = facts.imagined_rules(watched, self._reader, what_if)
         watchers = self._new_watchers()
         meta = facts.describe(watched, coordinates, seed, rules, budget, self._part_of_run())
@@ -142,10 +140,12 @@ class Monitor:
         self._recorder = open_recorder(place, meta, watchers, rules, strict)
         self._later.watch(self._recorder.watchers)
         self._alerts = Alerts(self._recorder, on_alert)
+        self._notes = Notes(self._recorder, self._alerts)
         if self._reader is None:
-            self._say_unreadable(why_none(watched))
+            self._notes.unreadable(facts.class_name(watched), why_none(watched))
         if self.step:
-            self._say_continued()
+            empty = not watched.state and self._reader is not None and self._reader.keeps_state
+            self._notes.continued(self.directory, empty)
         if any({*members(other.optimizer)} & {*members(watched)} for other in list(OPEN)):
             logger.warning(SECOND)
         OPEN.add(self)
@@ -278,7 +278,7 @@ class Monitor:
 
     def close(self) -> None:
         """Write what is left and let go of the optimizer. Closing twice is harmless."""
-        if not self._closed and self._recorder.watchers and not (self._found or self._moves or self._skipping):
+        if not self._closed and self._recorder.watchers and not (self._found or self._moves or self._notes.skipping):
             logger.warning(UNSEEN, facts.class_name(self.optimizer))
         self._finish("closed by its owner")
         self._recorder.join()  # it may have stood aside, which waits for nothing
@@ -407,7 +407,7 @@ class Monitor:
             return
         optimizer, recorder = self.optimizer, self._recorder
         if getattr(optimizer, "found_inf", None) is not None and refused_by_scaler(optimizer):
-            self._note_skip(skipped=True)
+            self._skip(refused=True)
             return
         if self._budget is not None and self._resting:
             self._pass_over(self._budget)
@@ -459,7 +459,7 @@ class Monitor:
             if self._is_step(late.outcomes):
                 self._take_in(late.told, self._recorder.advance())
             else:
-                self._note_skip(Outcome.SKIPPED in late.outcomes)
+                self._skip(Outcome.SKIPPED in late.outcomes)
             self._rates = late.rates  # those of now may be of the step to come
 
     def _take_in(self, closer: Sequence[Watcher], noteworthy: int) -> None:
@@ -467,15 +467,16 @@ class Monitor:
         recorder = self._recorder
         # Now: a scheduler sets those of the next step before anybody asks.
         self._rates = facts.rates(self.optimizer.param_groups)
-        if closer or self._jumping:
+        notes = self._notes
+        if closer or notes.unusual:
             self._note_troubles(closer)
-        if noteworthy & SICK or self._sick:
-            self._note_nonfinite(bool(noteworthy & SICK))
+        if noteworthy & SICK or notes.unusual:
+            notes.nonfinite(bool(noteworthy & SICK))
         self._prepares = bool(closer)
         if recorder.step >= self._wakes:
             self._wake()
         self._alerts.watch(noteworthy & ~SICK)
-        self._skipping = False
+        notes.skipping = False
 
     def _wake(self) -> None:
         """Record the newest step if that is due, and prepare for a proof of the next."""
@@ -503,8 +504,8 @@ class Monitor:
         if budget.turn(self.step + 1):
             self._recorder.accumulators.weigh(budget.cadence)
             self.log(**{"monitor/cadence": budget.cadence, "monitor/share": budget.taken})
-            if budget.cadence > self._slowest:
-                self._slowest = budget.cadence
+            if budget.cadence > budget.told:
+                budget.told = budget.cadence
                 of = RUN * budget.cadence
                 message = f"{RUN} of every {of} steps are looked at, to stay within {budget.share:.2%} of the time"
                 self._recorder.note("cadence", message)
@@ -568,8 +569,12 @@ class Monitor:
         """Return whether the call of `step` was one, where these were looked at closer; note it if not."""
         if self._is_step(self._found) or len(closer) < len(self._recorder.watchers):
             return True
-        self._note_skip(Outcome.SKIPPED in self._found)
+        self._skip(Outcome.SKIPPED in self._found)
         return False
+
+    def _skip(self, refused: bool) -> None:
+        self._notes.skip(refused)
+        self._prepares = True
 
     def _is_step(self, outcomes: set[Outcome]) -> bool:
         """Return whether anything stepped; of several processes another may hold what did."""
@@ -650,7 +655,7 @@ class Monitor:
         if self._is_step(outcomes):
             self._take_in(self._recorder.watchers, self._recorder.advance())
         else:
-            self._note_skip(Outcome.SKIPPED in outcomes)
+            self._skip(Outcome.SKIPPED in outcomes)
 
     def _state_loaded(self) -> None:
         if self._loaded_at != self.step:  # several optimizers are loaded one after the other
@@ -790,50 +795,20 @@ class Monitor:
         for name, share in held_fast(self._recorder.watchers, self.optimizer.state).items():
             self._recorder.add_scalar(f"precision/{name}", share)
 
-    def _say_unreadable(self, why: str) -> None:
-        name = facts.class_name(self.optimizer)
-        message = (
-            f"no elementwise stepsize is known for {name}{why and f' ({why})'}; update size, "
-            "update-to-weight ratio and alignment are recorded instead"
-        )
-        self._recorder.note("unreadable", message)
-        logger.warning("stepscope: %s", message)
-        self._recorder.log.commit()
-
-    def _say_continued(self) -> None:
-        where = f"stepscope continues the run in {self.directory} after step {self.step}"
-        logger.warning("%s; choose another directory for a new run", where)
-        if not self.optimizer.state and self._reader and self._reader.keeps_state:
-            self._recorder.note("moment reset", "the run goes on with an optimizer whose state is empty")
-            self._recorder.log.commit()
-
-    def _note_skip(self, skipped: bool) -> None:
-        if not self._skipping:
-            why = (
-                "the optimizer's own counter did not advance (a loss scaler met non-finite gradients, say)"
-                if skipped
-                else "no watched parameter had a gradient"
-            )
-            self._recorder.note("skipped", f"a call of `step()` moved nothing: {why}")
-        self._skipping = self._prepares = True
-
     def _note_troubles(self, watchers: Sequence[Watcher]) -> None:
         recorder = self._recorder
-        jumped = [w for w in watchers if w.jump is not None]
-        if jumped:
-            self._note_jump(jumped)
-        self._jumping = bool(jumped)
+        self._notes.jumps(watchers)
         failed = [w for w in watchers if w.trouble is not None]
         if failed:
-            self._note_failures(failed)
+            self._give_up(failed)
         formula = self._reader and self._reader.formula
         if failed or formula != self._formula:
             self._formula = formula
             recorder.write_layout()
             recorder.log.commit()
 
-    def _note_failures(self, failed: Sequence[Watcher]) -> None:
-        """Tell of tensors whose stepsize is not read any more; once for all if no rule was ever proved of any."""
+    def _give_up(self, failed: Sequence[Watcher]) -> None:
+        """Read no stepsize any more of some tensors; of none if no rule was ever proved of any."""
         recorder, alike = self._recorder, dict[str, list[str]]()
         for w in failed:
             recorder.unread(recorder.watchers.index(w))
@@ -842,37 +817,9 @@ class Monitor:
         none_left = all(w.reader is None for w in recorder.watchers)
         if none_left and isinstance(self._reader, Trial) and self._reader.rule is None:
             self._reader = None
-            self._say_unreadable(next(iter(alike)))
-            return
-        for trouble, names in alike.items():
-            for name in names:
-                recorder.note("unreadable", trouble, name)
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            logger.warning("stepscope reads no stepsize of %s%s: %s", names[0], more, trouble)
-
-    def _note_nonfinite(self, sick: bool) -> None:
-        recorder = self._recorder
-        if sick and not self._sick:
-            where = np.flatnonzero(recorder.accumulators.last[:, NONFINITE])
-            first = recorder.watchers[where[0]].name
-            recorder.note("nonfinite", f"NaN or infinite values in {len(where)} tensors, first {first}", first)
-            recorder.save_flight()
-            recorder.log.commit()
-            self._alerts.nonfinite(where.tolist())
-        self._sick = sick
-
-    def _note_jump(self, jumped: list[Watcher]) -> None:
-        """Tell once of a run of jumps, and once for all tensors that jumped together."""
-        first = jumped[0]
-        if not self._jumping:
-            then, now = first.jump or 0.0, first.counted or 0.0
-            kind = "moment reset" if now < then else "step jump"
-            went = f"the optimizer's counter went from {then:g} to {now:g}"
-            self._recorder.note(kind, f"{went} in {len(jumped)} tensors", first.name)
-            self._recorder.log.commit()
-            self._alerts.after_gap = True
-        for w in jumped:
-            w.jump = None
+            self._notes.unreadable(facts.class_name(self.optimizer), next(iter(alike)))
+        else:
+            self._notes.given_up(alike)
 
     # --- the end ---------------------------------------------------------------------------------------------
 
