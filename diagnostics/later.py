@@ -26,7 +26,7 @@ from .accumulators import Coefficients
 from .recorder import Recorder
 from .ring import FEWEST, KINDS, Pick, Ring, dense, places
 from .stepsizes import Reader, View
-from .watcher import FAILURES, NOTHING, Outcome, Watcher, kept_as
+from .watcher import FAILURES, Outcome, Watcher, kept_as
 
 Array = NDArray[np.float64]
 Values = NDArray[np.floating]
@@ -433,9 +433,7 @@ class Later:
             return Outcome.ABSENT if foreseen == ABSENT else Outcome.SKIPPED
         if w.reader is None:
             self._astray |= entry.stored is not None  # it was given up on the way: lay out anew
-            w.view.gradient = row.of(entry, "g")
-            w.measure_gradient()
-            w.view.gradient = NOTHING
+            w.measure_gradient(row.of(entry, "g"))
         elif entry.finished and count != foreseen:  # the sums were made with the corrections of another step
             self._astray = True
             w.accumulator.idle()

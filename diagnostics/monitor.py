@@ -32,7 +32,7 @@ from .precision import held_fast
 from .readers import reader_of, why_none
 from .readers_by_state import Trial
 from .recorder import Recorder, open_recorder
-from .sampling import NUMPY_DTYPES, Coordinates
+from .sampling import LARGE, NUMPY_DTYPES, Coordinates
 from .scalars import scalars
 from .schedule import OPENING, PROVED
 from .several import Several, hooked, members, watchable
@@ -730,10 +730,11 @@ class Monitor:
                     if not share.records(param):
                         continue
                     name = names[id(param)]
-                    coordinates = Coordinates(param, self._limit, self.seed, name, share.piece(param))
-                    fresh.append(
-                        Watcher(param, name, g, coordinates, self._reader, self._needs_roots(param, coordinates, group))
-                    )
+                    drawn = self.seed, name, share.piece(param)
+                    coordinates = Coordinates(param, self._limit, *drawn)
+                    rooted = self._needs_roots(param, coordinates, group)
+                    proved = None if rooted else Coordinates(param, LARGE, *drawn)
+                    fresh.append(Watcher(param, name, g, coordinates, self._reader, proved))
                     fresh[-1].waits = isinstance(self.optimizer, Several)
                     by_group.setdefault(g, []).append(fresh[-1])
         if self._reader is not None:

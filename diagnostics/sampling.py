@@ -21,7 +21,7 @@ NUMPY_DTYPES = (torch.float32, torch.float64)
 NO_INDEX = np.empty(0, np.int64)
 
 LARGE = 4096
-"""Elements of a tensor above which nothing is kept for each, where it can be helped."""
+"""Elements of a tensor above which nothing is kept for each, where it can be helped, and no more are proved."""
 
 LEAD = 256
 """Coordinates per tensor on which the harm test runs: it keeps 51 numbers for each, so it takes fewer than the sums."""

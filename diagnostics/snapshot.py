@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compiled import compiled, inner
-from .one_step import load
+from .one_step import BLOCK, load
 
 Array = NDArray[np.float64]
 
@@ -66,9 +66,13 @@ def snapshot(
         places = np.rint(np.array(LEVELS) * (active - 1)).astype(np.int64)
         out[:QUANTILES] = np.partition(e[:active], places)[places]
     if size > 0:
-        values = np.empty(len(index) if len(index) else numel)
-        load(theta, size, index, numel, 0, values)
-        out[SQUARE] = spread(values, 0.0) / len(values)
+        count = len(index) if len(index) else numel
+        held, square = np.empty(min(BLOCK, count)), 0.0
+        for begin in range(0, count, BLOCK):
+            values = held[: min(BLOCK, count - begin)]
+            load(theta, size, index, numel, begin, values)
+            square += spread(values, 0.0)
+        out[SQUARE] = square / count
     if each.shape[1] > 1:
         for k in range(4):
             out[SQUARE + 1 + k] = spread(each[k], total(each[k]) / each.shape[1]) / (each.shape[1] - 1)

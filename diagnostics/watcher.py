@@ -102,18 +102,21 @@ class Watcher:
         group: int,
         coordinates: Coordinates,
         reader: Reader | None,
-        rooted: bool = True,
+        proved: Coordinates | None = None,
     ) -> None:
         self.name, self.group, self.reader = name, group, reader
         self.coordinates = coordinates
+        self.proved = proved or coordinates
+        """Those on which the formula is proved, and the step measured."""
         self.accumulator: Accumulator
         """This tensor's row in the sums of all, handed over by their keeper."""
-        self.param, self.view = param, View(param, coordinates)
+        self.param, self.view = param, View(param, self.proved)
         self.size = local(param).numel()
         self.waits = False
         """Whether others step before this step is added up, so that all must be copied; see `several.py`."""
-        self.rooted = rooted
-        """Whether sqrt(v) is kept from step to step; else v before a step is computed, see `fading.py`."""
+        self.rooted = proved is None
+        """Whether sqrt(v) is kept from step to step; else v before a step is computed, see `fading.py`, all coordinates
+        are summed where they lie, and just a sample is proved."""
         self.route: Counts | None = None
         """What counts its steps, while it is on a route."""
         self._counted: float | None = None
@@ -157,7 +160,7 @@ class Watcher:
             return
         self.show(group, state)
         if proving or (self.reader and self.reader.adds_decay_to_gradient(group)):
-            view.before["theta"] = self.coordinates.take(self.param).copy()
+            view.before["theta"] = self.proved.take(self.param).copy()
         if self.reader:
             self.reader.remember(view, proving)
             if surveying and (self.coordinates.index is not None or not self.rooted):
@@ -225,15 +228,15 @@ class Watcher:
                 self.give_up(f"its state does not fit the formula: {type(problem).__name__}: {problem}")
         if not self.reader:
             view.gradient = self.descent(gradient)
-            self.measure_gradient()
+            self.measure_gradient(self.coordinates.take(gradient))
         if proving:
             self.measure_update(step)
         view.gradient, view.before = NOTHING, {}  # these may be the user's own memory: let go of it
         return Outcome.STEPPED
 
     def descent(self, gradient: torch.Tensor) -> Values:
-        """Return the watched coordinates of the gradient of what is minimized."""
-        taken = self.coordinates.take(gradient)
+        """Return the coordinates that are proved of the gradient of what is minimized."""
+        taken = self.proved.take(gradient)
         return -taken if self.view.group.get("maximize") else taken
 
     def intact(self) -> bool:
@@ -268,13 +271,24 @@ class Watcher:
         if not self.rooted and not self.gives_back(reader):
             raise Unreadable("its rule, or the precision of its state, does not give back the second moment of before")
         now, v = reader.coefficients(view), reader.second_moment(view)
-        touched = self.coordinates.touched(gradient)
+        touched = self.proved.touched(gradient)
         if touched is not None:
             v = np.where(touched, v, 0.0)
         if proving and (error := self.check(reader, now, v)):
             self.give_up(error)
-        elif not self.survey(gradient, now):
+        elif self.survey(gradient, now):
+            return
+        elif self.rooted:
             self.accumulator.hold(v, view.gradient, now)
+        else:
+            self.add_up(reader, gradient, now)
+
+    def add_up(self, reader: Reader, gradient: torch.Tensor, now: Coefficients) -> None:
+        """Add this step to the sums over all coordinates, where they lie or, if that cannot be, from copies."""
+        moment = local(self.view.state[str(kept_as(reader, self.view.group))])
+        gradient = local(gradient)
+        if not self.accumulator.point(moment, gradient, now.packed()):
+            self.accumulator.hold(self.coordinates.take(moment), self.coordinates.take(gradient), now)
 
     def gives_back(self, reader: Reader) -> bool:
         """Return whether v before the step can be computed from what the step left."""
@@ -316,9 +330,9 @@ class Watcher:
         self.reader, self.trouble = None, reason
         self.accumulator.withdraw()
 
-    def measure_gradient(self) -> None:
-        """Record what a tensor without a stepsize has."""
-        last, gradient = self.accumulator.last, self.view.gradient
+    def measure_gradient(self, gradient: Values) -> None:
+        """Record what a tensor without a stepsize has: its gradient, at the watched coordinates."""
+        last = self.accumulator.last
         sound = np.isfinite(gradient)
         last[:] = math.nan
         last[G2] = np.square(gradient[sound], dtype=np.float64).sum()
@@ -367,14 +381,18 @@ class Watcher:
         view.gradient = NOTHING
 
     def theta(self) -> Array:
-        """Return the parameter at the watched coordinates, now."""
-        return self.coordinates.take(self.param).astype(np.float64)
+        """Return the parameter now, at the coordinates that are proved."""
+        return self.proved.take(self.param).astype(np.float64)
 
     def roots(self) -> Array:
         """Return sqrt(v) after the newest step, `(watched,)`; 0 where there is none."""
         if self.rooted or not self.accumulator.then.any() or self.reader is None:
             return self.accumulator.root
-        return np.sqrt(self.reader.second_moment(self.view), dtype=np.float64)
+        return np.sqrt(self.second_moment(self.reader), dtype=np.float64)
+
+    def second_moment(self, reader: Reader) -> Values:
+        """Return v of all coordinates, where no root is kept."""
+        return self.coordinates.take(self.view.state[str(kept_as(reader, self.view.group))])
 
     def lead_gradient(self) -> Values | None:
         """Return the newest gradient of the members of the harm test; None where it is gone."""
@@ -401,7 +419,7 @@ class Watcher:
     def quantiles_of_all(self, reader: Reader) -> Values:
         """Return the quantiles of the stepsizes, `(5,)`, where no root is kept: those of v, which falls as e rises."""
         try:
-            v = reader.second_moment(self.view) if self.accumulator.then.any() else NOTHING
+            v = self.second_moment(reader) if self.accumulator.then.any() else NOTHING
         except FAILURES:  # somebody cleared the state since
             v = NOTHING
         v = v[v > 0]
@@ -423,7 +441,8 @@ class Watcher:
 
     def instants(self, step: int, rms_max: float) -> Array:
         """Return the columns `ERRORS` and `INSTANTS` for a record after `step`."""
-        found, sums, coordinates, param = np.empty(ENTRIES), self.accumulator, self.coordinates, local(self.param)
+        found, sums, coordinates = np.empty(ENTRIES), self.accumulator, self.coordinates
+        param = local(self.param.detach())
         each = np.ascontiguousarray(sums.each)  # of one layout, or there would be two compilations
         if coordinates.watched and coordinates.in_place(param):
             place = param.data_ptr(), param.element_size(), coordinates.sampled, coordinates.numel

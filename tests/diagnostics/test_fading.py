@@ -1,5 +1,10 @@
 """Sums of large tensors whose second moment before a step is computed and not kept."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -106,3 +111,43 @@ def test_rounding_is_not_taken_for_a_second_moment_where_gradients_are_rare():
 def test_what_gives_nothing_back_keeps_its_roots(make):
     monitor = Monitor(make(torch.ones(5000)), coordinates="all")
     assert monitor._recorder.watchers[0].rooted
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's memory accounting")
+def test_no_buffer_of_the_parameters_size_stays():
+    """In a process of its own, which is asked for its memory before the monitor, and after the opening.
+
+    Its allocator gives back what is freed, so that nothing counts but what is held.
+    """
+    script = """
+import torch
+from pathlib import Path
+from stepscope import Monitor
+
+def held():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+def train(optimizer, steps):
+    for _ in range(steps):
+        optimizer.step()
+
+small = torch.nn.Parameter(torch.randn(5000))
+small.grad = torch.randn_like(small)
+optimizer = torch.optim.Adam([small])
+with Monitor(optimizer, coordinates="all") as first:
+    train(optimizer, 40)
+    first.diagnose()
+large = torch.nn.Parameter(torch.randn(4_000_000))
+large.grad = torch.randn_like(large)
+optimizer = torch.optim.Adam([large])
+train(optimizer, 3)
+before = held()
+with Monitor(optimizer, coordinates="all") as monitor:
+    train(optimizer, 40)
+    print(held() - before)
+"""
+    settings = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run([sys.executable, "-c", script], env=settings, capture_output=True, text=True, check=True)
+    parameter = 4 * 4_000_000 / 1024  # kB, in float32
+    assert int(done.stdout) < parameter / 2

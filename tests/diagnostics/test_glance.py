@@ -293,7 +293,7 @@ class Bare(torch.optim.Optimizer):
     def step(self, closure=None):
         for group in self.param_groups:
             for p in group["params"]:
-                p -= group["lr"] * p.grad
+                p.sub_(group["lr"] * p.grad)
 
 
 def test_groups_may_have_no_settings_exchange_them_or_hold_tensors():
