@@ -20,6 +20,8 @@ LEAST = 4 * RUN
 """Steps at the beginning that are all looked at: the first ones compile, and the opening matters most."""
 MOST = 1024
 """The largest cadence."""
+BLOCKS = 8
+"""A block is no longer than one in so many of the steps so far, or few would stand for nearly all."""
 SLACK = 4
 """The cadence falls only when the share has come so far below the budget, or it would go up and down."""
 
@@ -38,12 +40,11 @@ class Budget:
         self.cadence = 1
         self.told = 1
         """The highest cadence that a user was told of."""
-        self.spent = 0.0
-        """Seconds that watching took in this block; whoever watches adds to it."""
         self.taken = 0.0
         """The share that watching took in the last block."""
         self._draw = np.random.default_rng(seed)
-        self._first = self._begin = self._end = 0
+        self._first = self._begin = self._end = self._started = 0
+        self._spent, self._opened = 0.0, True
         self._ticks: list[float] = []
 
     def looks(self, step: int) -> bool:
@@ -60,19 +61,28 @@ class Budget:
         self._ticks.append(self.clock())
         if self._begin < step < self._end:
             return False
-        if step == self._end > LEAST:
-            self._adapt()
+        if step != self._end:
+            self._started = step
+        elif step - self._started >= LEAST:
+            self._adapt(step - self._started)
         self._begin, self._end = step, step + RUN * self.cadence
         self._first = step + RUN * int(self._draw.integers(self.cadence))
-        self._ticks, self.spent = [self.clock()], 0.0
+        self._ticks, self._spent, self._opened = [self.clock()], 0.0, True
         return True
 
-    def _adapt(self) -> None:
-        """Choose the cadence of the next block. A pause of the training falls into one run: the median forgets it."""
+    def book(self, seconds: float) -> None:
+        """Add what looking at a step took; not where a block was opened, for that belongs to the one before."""
+        if not self._opened:
+            self._spent += seconds
+        self._opened = False
+
+    def _adapt(self, taken: int) -> None:
+        """Choose the cadence after so many steps. A pause of the training falls into one run: the median forgets it."""
         whole = float(np.median(np.diff(self._ticks))) * self.cadence
-        self.taken = self.spent / whole if whole > 0.0 else 0.0
+        self.taken = self._spent / whole if whole > 0.0 else 0.0
         if self.taken > self.share:
-            self.cadence = min(MOST, self.cadence * 2 ** math.ceil(math.log2(self.taken / self.share)))
+            most = min(MOST, max(self.cadence, 2 ** int(math.log2(max(1, taken // (BLOCKS * RUN))))))
+            self.cadence = min(most, self.cadence * 2 ** math.ceil(math.log2(self.taken / self.share)))
         elif SLACK * self.taken < self.share:
             self.cadence = max(1, self.cadence // 2)
 

@@ -12,6 +12,8 @@ from .pieces import is_dtensor, local, reduced
 from .stepsizes import Reader
 from .watcher import FAILURES, Watcher, at_hand, kept_as
 
+PLAIN = bool, int, float, str, type(None)
+"""Settings that can be compared. A tensor or an array can change in place, and has no truth."""
 NO_STATE: Mapping[str, Any] = {}
 
 
@@ -132,8 +134,7 @@ class Glance:
     def _settle(self, group: Mapping[str, Any]) -> None:
         """Ask the reader where v is kept. It is asked again when a setting other than the rate has changed."""
         keys = [key for key in group if key not in ("params", "lr")]
-        # A tensor can change in place, and be compared to no other: such settings are never the same.
-        comparable = keys and not any(isinstance(each, torch.Tensor) for key in keys for each in listed(group[key]))
+        comparable = keys and all(isinstance(each, PLAIN) for key in keys for each in listed(group[key]))
         self._entries, self._settings = len(group), itemgetter(*keys) if comparable else unlike
         self._settled = self._settings(group)
         stored = kept_as(self._reader, group)
@@ -226,7 +227,7 @@ class Glance:
 
 def listed(setting: Any) -> Sequence[Any]:
     """Return the members of a setting such as a pair of betas, or the setting alone."""
-    return setting if isinstance(setting, (tuple, list)) else (setting,)
+    return setting if isinstance(setting, tuple) else (setting,)
 
 
 def unlike(_: Mapping[str, Any]) -> object:

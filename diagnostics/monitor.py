@@ -304,7 +304,7 @@ class Monitor:
         taken twice; one that does not, such as SGD, is taken to have stepped. On a closed monitor it does nothing.
         """
         before = self.step
-        if not self._closed and self._steps_unseen():
+        if not self._closed and (self._steps_at_all() if self._resting else self._steps_unseen()):
             self._armed, self._proving = True, False
             self._after()
         return self.step > before
@@ -321,6 +321,8 @@ class Monitor:
         It holds numbers, strings and tensors only, so `torch.load(weights_only=True)` reads it.
         """
         self._ask_for_late()
+        if self._resting:  # what goes on from here compares with the newest step
+            self._take_up()
         return {"seed": self.seed, "rank": self._place(), "recorder": self._recorder.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -383,8 +385,7 @@ class Monitor:
 
     def _proves_next(self) -> bool:
         untried = isinstance(self._reader, Trial) and self._reader.rule is None
-        owed, self._owes_proof = self._owes_proof, False
-        return untried or owed or self._recorder.schedule.proves(self.step + 1)
+        return untried or self._owes_proof or self._recorder.schedule.proves(self.step + 1)
 
     def _remember(self, watchers: Sequence[Watcher], groups: Groups, states: States) -> None:
         """Note what the coming step will overwrite, where a proof or a reader needs it."""
@@ -405,12 +406,12 @@ class Monitor:
         self._armed = False
         if self._later.device is not None and self._put_off():
             return
+        if self._budget is not None and self._resting:
+            self._pass_over(self._budget)
+            return
         optimizer, recorder = self.optimizer, self._recorder
         if getattr(optimizer, "found_inf", None) is not None and refused_by_scaler(optimizer):
             self._skip(refused=True)
-            return
-        if self._budget is not None and self._resting:
-            self._pass_over(self._budget)
             return
         closer, stepped = self._measure()
         noteworthy = recorder.advance() if stepped else 0
@@ -421,7 +422,7 @@ class Monitor:
                 raise RuntimeError("a step counter that was read one by one is not the one that stands in its memory.")
         if stepped:
             self._take_in(closer, noteworthy)
-            if self._budget is not None and self.step + 1 >= self._budget.next_turn:
+            if self._budget is not None and not self._closed:  # an alert may have closed it
                 self._turn(self._budget)
 
     # On an accelerator most steps are put off and taken in together, see `later.py`.
@@ -473,6 +474,7 @@ class Monitor:
         if noteworthy & SICK or notes.unusual:
             notes.nonfinite(bool(noteworthy & SICK))
         self._prepares = bool(closer)
+        self._owes_proof &= not self._proving
         if recorder.step >= self._wakes:
             self._wake()
         self._alerts.watch(noteworthy & ~SICK)
@@ -501,26 +503,48 @@ class Monitor:
 
     def _turn(self, budget: Budget) -> None:
         """Ask whether the coming steps are looked at."""
+        if self.step + 1 < budget.next_turn:
+            return
         if budget.turn(self.step + 1):
             self._recorder.accumulators.weigh(budget.cadence)
-            self.log(**{"monitor/cadence": budget.cadence, "monitor/share": budget.taken})
+            self._recorder.add_scalar("monitor/cadence", budget.cadence)
+            self._recorder.add_scalar("monitor/share", budget.taken)
             if budget.cadence > budget.told:
                 budget.told = budget.cadence
                 of = RUN * budget.cadence
                 message = f"{RUN} of every {of} steps are looked at, to stay within {budget.share:.2%} of the time"
                 self._recorder.note("cadence", message)
         rested, self._resting = self._resting, not budget.looks(self.step + 1)
+        if self._resting and not rested:
+            self._look_anew()
         if rested and not self._resting:
             self._take_up()
 
     def _pass_over(self, budget: Budget) -> None:
         """Count a step that is not looked at, and record what is due."""
+        if not self._steps_at_all():
+            self._skip(refused=any(w.param.grad is not None for w in self._recorder.watchers))
+            return
         self._recorder.pass_over()
+        self._notes.skipping = False
+        self._rates = facts.rates(self.optimizer.param_groups)
         if self.step >= self._wakes:
-            self._rates = facts.rates(self.optimizer.param_groups)
             self._wake()
-        if self.step + 1 >= budget.next_turn:
-            self._turn(budget)
+        self._turn(budget)
+
+    def _steps_at_all(self) -> bool:
+        """Return whether the optimizer took a step that nobody looks at; counters on an accelerator are not asked."""
+        states = self.optimizer.state
+        for w in self._recorder.watchers:  # in nearly all steps the first one tells
+            counter = states.get(w.param, {}).get("step")
+            if w.param.grad is None:
+                continue
+            if counter is None or (isinstance(counter, torch.Tensor) and not counter.is_cpu):
+                return True
+            then, w.counted = w.counted, float(counter)
+            if then != w.counted:
+                return True
+        return False
 
     def _take_up(self) -> None:
         """Go on looking after steps that were not looked at."""
@@ -538,8 +562,7 @@ class Monitor:
     def _measure(self) -> tuple[Sequence[Watcher], bool]:
         """Hand the newest step to the sums; return the watchers that needed a closer look, and whether it was one."""
         groups, states = self.optimizer.param_groups, self.optimizer.state
-        if not self._prepares:
-            self._watch_new_groups()
+        self._watch_new_groups()
         if self._proving:
             self._look_anew()
             closer: Sequence[Watcher] = self._recorder.watchers
@@ -665,6 +688,8 @@ class Monitor:
         self._look_anew()
         states = self.optimizer.state
         for w in self._recorder.watchers:
+            if self._resting:
+                w.counted = None  # it was not asked
             w.reload(states.get(w.param, {}))
         self._alerts.restart()
         self._note_troubles(self._recorder.watchers)
@@ -691,8 +716,8 @@ class Monitor:
                 if self.strict or not isinstance(fault, Exception):
                     raise
                 self._stand_aside(fault)
-            if self._budget is not None:
-                self._budget.spent += self._budget.clock() - begin
+            if self._budget is not None and not self._resting:
+                self._budget.book(self._budget.clock() - begin)
 
         # This loads no compiler: the making of any torch optimizer has.
         @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -785,8 +810,6 @@ class Monitor:
 
     def _schedules(self) -> dict[str, list[float]]:
         groups = [settled(group) for group in self.optimizer.param_groups]
-        if self._resting:
-            self._rates = facts.rates(groups)
         rates = [*self._rates, *facts.rates(groups[len(self._rates) :])]
         return facts.schedules(groups, self._reader, rates)
 
@@ -832,19 +855,26 @@ class Monitor:
         for handle in self._handles:
             handle.remove()
         try:
-            if not self._stood_aside:
-                self._catch_up()
-            if self._outcomes and not self._stood_aside:
-                self._end_round()
-            self._recorder.groups = self._schedules()
-            self._alerts.close()
-            with np.errstate(all="ignore"):
-                self._recorder.finish(message, crashed, wait=not self._stood_aside)
+            try:
+                self._take_leave()
+            finally:  # what is there is written, whatever cannot be had any more
+                self._later.forget()
+                with np.errstate(all="ignore"):
+                    self._recorder.finish(message, crashed, wait=not self._stood_aside)
         except Exception as fault:
             if self.strict:
                 raise
             if not self._stood_aside:
                 _say_unwritten(fault)
+
+    def _take_leave(self) -> None:
+        """Take in what waits, and say what was held back."""
+        if not self._stood_aside:
+            self._catch_up()
+            if self._outcomes:
+                self._end_round()
+        self._recorder.groups = self._schedules()
+        self._alerts.close()
 
 
 def refused_by_scaler(optimizer: torch.optim.Optimizer) -> bool:
@@ -864,9 +894,11 @@ def _finish_quietly(recorder: Recorder, message: str, owner: int, later: Later |
         try:
             with _disable_current_modes():
                 context = contextvars.copy_context()
-                if later is not None:
-                    context.run(later.settle, recorder)
-                context.run(recorder.finish, message, crashed=True)
+                try:
+                    if later is not None:
+                        context.run(later.settle, recorder)
+                finally:
+                    context.run(recorder.finish, message, crashed=True)
         except Exception as fault:
             _say_unwritten(fault)
 

@@ -79,12 +79,8 @@ class Recorder:
         self._recorded, self._committed = -1, time.monotonic()
         self._products_due = -math.inf
         self._dumps, self.closed = 0, False
-        self._looked = 0
-        """Steps that were taken in since the recorder was made."""
         self._products: tuple[tuple[int, ...], tuple[Products, Array] | None] = (), None
         """The products of the harm test, and of what."""
-        self._newest_rows: tuple[tuple[int, ...], Array] = (), np.empty(0)
-        """The newest record's numbers, and of what."""
         self.groups: Mapping[str, list[float]] = {}
         """The newest schedules of the parameter groups."""
         past = self._past(directory, meta, watchers)
@@ -138,7 +134,6 @@ class Recorder:
         found = self.accumulators.add(step)
         if found != STALE:
             self.step = step
-            self._looked += 1
             self.stretches.advance()
             self.alternatives.stretches.advance()
         return found
@@ -199,16 +194,7 @@ class Recorder:
         return Row("record", self.segment, self.step, facts, self._rows())
 
     def _rows(self) -> Array:
-        """Return one row per tensor, in the order of `COLUMNS`, scaled up to the whole tensor.
-
-        They are made anew when another step has been looked at.
-        """
-        key = self.segment, self._looked, len(self.watchers)
-        if self._newest_rows[0] != key:
-            self._newest_rows = key, self._new_rows()
-        return self._newest_rows[1]
-
-    def _new_rows(self) -> Array:
+        """Return one row per tensor, in the order of `COLUMNS`, scaled up to the whole tensor."""
         scales = np.array([w.coordinates.scale for w in self.watchers]).reshape(-1, 1)
         sums = self.accumulators.sums * np.where(UNSCALED, 1.0, scales)
         sums[[not w.gauges for w in self.watchers], RMS2] = math.nan
@@ -303,7 +289,6 @@ class Recorder:
 
     def unread(self, row: int) -> None:
         """Blank the sums of a tensor whose stepsize turned out not to be readable."""
-        self._newest_rows = (), self._newest_rows[1]
         stepsizes = [i for i, name in enumerate(SUMS) if name not in ("g2", "nonfinite", "steps")]
         self.accumulators.sums[row, stepsizes] = math.nan
 

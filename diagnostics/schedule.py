@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import count
+from bisect import bisect
 
 FIRST_INTERVAL = 128
 """Records cost many times a step's sums, so evenly spread ones start this far apart."""
@@ -16,6 +16,9 @@ GEOMETRIC = frozenset(round(2 ** (j / 8)) for j in range(8 * 40))
 
 PROVED = frozenset(round(2 ** (j / 2)) for j in range(2 * 40))
 """Every fourth of them."""
+
+
+EARLY_AND_LATE, AMONG_THEM = sorted(GEOMETRIC), sorted(PROVED)
 
 
 class Schedule:
@@ -34,7 +37,11 @@ class Schedule:
 
     def next(self, step: int) -> int:
         """Return the first step after `step` that is recorded, or comes right before one that is proved."""
-        return next(t for t in count(step + 1) if self.keeps(t) or self.proves(t + 1))
+        if step < OPENING:
+            return step + 1
+        recorded = multiple_after(step, self.interval), first_after(step, EARLY_AND_LATE)
+        proved = multiple_after(step + 1, 8 * self.interval), first_after(step + 1, AMONG_THEM)
+        return min(*recorded, *(t - 1 for t in proved))
 
     def widen(self, step: int) -> bool:
         """Double the interval if the evenly spread records have outgrown the capacity; return whether it did."""
@@ -43,3 +50,13 @@ class Schedule:
         while step // self.interval > self.capacity:
             self.interval *= 2
         return True
+
+
+def multiple_after(step: int, interval: int) -> int:
+    """Return the first multiple of `interval` after `step`."""
+    return (step // interval + 1) * interval
+
+
+def first_after(step: int, steps: list[int]) -> int:
+    """Return the first of the ordered `steps` after `step`."""
+    return steps[bisect(steps, step)]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepscope import Monitor
-from stepscope.diagnostics.budget import LEAST, MOST, RUN, SLACK, Budget
+from stepscope.diagnostics.budget import BLOCKS, LEAST, MOST, RUN, SLACK, Budget
 from stepscope.diagnostics.trace import SUMS
 
 
@@ -26,20 +26,19 @@ class Worked:
 
 def go(budget, clock, runs, step_seconds, looked_seconds):
     """Take so many runs of steps; return the first step of each, whether it was looked at, and at what cadence."""
-    seen = []
-    for step in range(1, 1 + runs * RUN, RUN):
-        if step >= budget.next_turn:
-            budget.turn(step)
+    seen, start = [], max(1, budget.next_turn)
+    for step in range(start, start + runs * RUN, RUN):
+        budget.turn(step)
         looks = budget.looks(step)
         assert looks == budget.looks(step + RUN - 1)
         seen.append((step, looks, budget.cadence))
-        own = RUN * looked_seconds * looks
-        clock.now += RUN * step_seconds + own
-        budget.spent += own
+        for steps in (1, RUN - 1):
+            budget.book(steps * looked_seconds * looks)
+        clock.now += RUN * (step_seconds + looked_seconds * looks)
     return seen
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     share=st.floats(0.001, 0.5),
     looked_seconds=st.floats(1e-6, 1e-2),
@@ -48,23 +47,27 @@ def go(budget, clock, runs, step_seconds, looked_seconds):
 def test_the_share_is_kept_and_not_far_from_it(share, looked_seconds, step_seconds):
     clock = Worked()
     budget = Budget(share, 0, clock)
-    cadence = go(budget, clock, LEAST // RUN + 4 * MOST, step_seconds, looked_seconds)[-1][2]
+    cadence = go(budget, clock, 2 * BLOCKS * MOST, step_seconds, looked_seconds)[-1][2]
     at = [looked_seconds / k / (step_seconds + looked_seconds / k) for k in (cadence, max(1, cadence / 2))]
-    assert at[0] <= 1.001 * share or cadence == MOST
+    assert at[0] <= 1.02 * share or cadence == MOST  # the first of 64 steps is not counted
     # It was doubled once too often at most, and does not fall within the slack.
-    assert cadence == 1 or at[1] * SLACK >= 0.999 * share
+    assert cadence == 1 or at[1] * SLACK >= 0.98 * share
 
 
 def test_a_block_has_one_run_and_any_of_them():
     places = Counter()
     for seed in range(400):
         clock = Worked()
-        seen = go(Budget(0.25, seed, clock), clock, LEAST // RUN + 4, 1.0, 3.0)
-        looked = [step for step, looks, _ in seen if looks]
-        assert looked[: LEAST // RUN] == list(range(1, LEAST, RUN))
-        assert {cadence for _, _, cadence in seen[-4:]} == {4}  # three quarters of the time, of which one may be
-        (only,) = looked[LEAST // RUN :]
-        places[(only - LEAST - 1) // RUN] += 1
+        budget = Budget(0.25, seed, clock)
+        seen = go(budget, clock, LEAST // RUN, 1.0, 3.0)
+        assert all(looks for _, looks, _ in seen)
+        while budget.cadence < 4:
+            assert budget.cadence * BLOCKS * RUN <= max(BLOCKS * RUN, seen[-1][0])
+            seen += go(budget, clock, 1, 1.0, 3.0)
+        block = [seen[-1], *go(budget, clock, 3, 1.0, 3.0)]
+        assert {cadence for _, _, cadence in block} == {4}  # three quarters of the time, of which one may be
+        (place,) = [n for n, (_, looks, _) in enumerate(block) if looks]
+        places[place] += 1
     # Each of the four has 100 ± 8.7; five standard deviations: 2e-6 for four.
     assert set(places) == {0, 1, 2, 3}
     assert all(abs(count - 100) < 5 * math.sqrt(400 * 3 / 16) for count in places.values())
@@ -73,18 +76,29 @@ def test_a_block_has_one_run_and_any_of_them():
 def test_a_pause_of_the_training_is_no_time_to_spend():
     clock = Worked()
     budget = Budget(0.01, 0, clock)
-    go(budget, clock, LEAST // RUN + 1, 1e-3, 1e-3)
+    go(budget, clock, 64 * BLOCKS, 1e-3, 1e-3)
     cadence = budget.cadence
     assert cadence > 4
-    for _ in range(6 * cadence):
-        if budget.cadence > 1 and budget.next_turn % 7 == 0:
-            clock.now += 3600.0
-        step = budget.next_turn
-        budget.turn(step)
-        own = RUN * 1e-3 * budget.looks(step)
-        clock.now += RUN * 1e-3 + own
-        budget.spent += own
+    for run in range(6 * cadence):
+        clock.now += 3600.0 * (run % 7 == 0)
+        go(budget, clock, 1, 1e-3, 1e-3)
         assert budget.cadence >= cadence
+
+
+def test_what_opens_a_block_is_not_charged_to_it():
+    """The first step compiles, which may take twenty seconds; so may the first after a restart."""
+    clock = Worked()
+    budget = Budget(0.01, 0, clock)
+    for _ in range(2):
+        start = budget.next_turn
+        budget.turn(max(1, start))
+        budget.book(20.0)
+        clock.now += 20.0
+        for _ in range(RUN):
+            budget.book(1e-6)
+        seen = go(budget, clock, 8, 1e-3, 1e-6)
+        assert {cadence for _, _, cadence in seen} == {1}
+        budget.restart()
 
 
 def params():
@@ -103,7 +117,7 @@ OPTIMIZERS = {
 @pytest.fixture
 def every_fourth(monkeypatch):
     """Let the cadence be four from the first block on that may have one."""
-    monkeypatch.setattr(Budget, "_adapt", lambda self: setattr(self, "cadence", 4))
+    monkeypatch.setattr(Budget, "_adapt", lambda self, taken: setattr(self, "cadence", 4))
 
 
 @pytest.mark.parametrize("coordinates", [16, "all"])
@@ -200,3 +214,72 @@ def test_what_is_no_share_is_refused(budget):
 def test_several_optimizers_have_no_budget():
     with pytest.raises(ValueError, match="one optimizer"):
         Monitor([torch.optim.Adam([p]) for p in params()], budget=0.01)
+
+
+def resting(make=torch.optim.Adam, **settings):
+    """Return a monitor that looks at no step just now, its optimizer, and what takes a step."""
+    ps = params()
+    optimizer = make(ps, lr=0.01)
+    monitor = Monitor(optimizer, budget=0.01, strict=True, **settings)
+
+    def step(gradients=True):
+        for p in ps:
+            p.grad = torch.randn_like(p) if gradients else None
+        optimizer.step()
+
+    while monitor.step < LEAST + RUN or not monitor._resting:
+        step()
+    for _ in range(20):
+        step()
+    assert monitor._resting
+    return monitor, optimizer, step
+
+
+def kinds(monitor):
+    return [event.kind for event in monitor.trace.events]
+
+
+def test_what_is_no_step_is_not_counted_while_nothing_is_looked_at(every_fourth):
+    monitor, optimizer, step = resting()
+    before = monitor.step
+    step(gradients=False)
+    assert not monitor.sample()
+    optimizer.step = lambda: None
+    step()
+    del optimizer.step
+    assert monitor.step == before
+    step()
+    assert monitor.step == before + 1
+    assert kinds(monitor).count("skipped") == 1
+
+
+def test_a_state_loaded_while_nothing_is_looked_at_is_no_jump(every_fourth):
+    monitor, optimizer, step = resting()
+    optimizer.load_state_dict(optimizer.state_dict())
+    for _ in range(20 * RUN):
+        step()
+    assert not {"step jump", "moment reset"} & set(kinds(monitor))
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.SGD])
+def test_a_monitor_saved_while_nothing_is_looked_at_goes_on_from_the_newest_step(make, every_fourth):
+    monitor, optimizer, step = resting(make, coordinates="all", what_if=())
+    # The rate falls tenfold while nobody looks: that is not what the first step after loading changes.
+    optimizer.param_groups[0]["lr"] *= 0.1
+    step()
+    monitor.load_state_dict(monitor.state_dict())
+    before = monitor._recorder.accumulators.sums[0, SUMS.index("c_lr")]
+    step()
+    assert monitor._recorder.accumulators.sums[0, SUMS.index("c_lr")] == before
+    assert not {"step jump", "moment reset"} & set(kinds(monitor))
+
+
+def test_an_alert_may_close_the_monitor_where_a_block_ends(monkeypatch):
+    p = torch.nn.Parameter(torch.zeros(4))
+    optimizer = torch.optim.Adam([p])
+    monitor = Monitor(optimizer, budget=0.5, strict=True, on_alert=lambda alert: monitor.close())
+    for step in range(1, 3 * RUN):
+        p.grad = torch.full_like(p, float("nan") if step == RUN else 1.0)
+        optimizer.step()
+    assert monitor.closed
+    assert monitor.step == RUN

@@ -315,6 +315,13 @@ def test_groups_may_have_no_settings_exchange_them_or_hold_tensors():
         del group["other"]
 
     assert run(torch.optim.Adam([p]), p, exchange).column("steps")[-1] == 40
+
+    def arrays(group):
+        group["betas"] = np.array([0.9, 0.999])
+
+    optimizer = torch.optim.Adam([p])
+    arrays(optimizer.param_groups[0])
+    assert run(optimizer, p, arrays).column("steps")[-1] == 40
     betas = (torch.tensor(0.9), torch.tensor(0.99))
     decay = torch.tensor(0.0)
     optimizer = torch.optim.Adam([p], betas=betas, weight_decay=0.0, foreach=False)

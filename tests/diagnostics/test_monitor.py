@@ -878,3 +878,22 @@ def test_the_newest_row_has_the_rate_of_the_step_and_not_the_next_ones(tmp_path)
         newest = monitor.trace.groups["lr"][-1]
     assert newest == pytest.approx([1 / 53])
     assert Trace.load(tmp_path / "run").groups["lr"][-1] == pytest.approx([1 / 53])
+
+
+def test_what_is_recorded_is_written_though_what_waits_cannot_be_had(tmp_path, monkeypatch, caplog):
+    """As after an error of an accelerator, where nothing can be read from it any more."""
+    optimizer = torch.optim.Adam([parameter(4)])
+    monitor = Monitor(optimizer, tmp_path / "run")
+    for _ in range(50):
+        step(optimizer)
+
+    def lost(self, newest=True):
+        raise RuntimeError("device-side assert")
+
+    monkeypatch.setattr(Monitor, "_catch_up", lost)
+    monitor.close()
+    assert "could not write the end of its record: RuntimeError: device-side assert" in caplog.text
+    trace = Trace.load(tmp_path / "run")
+    assert trace.steps[-1] == 50
+    assert trace.events[-1].kind == "closed"
+    Monitor(torch.optim.Adam([parameter(4)]), tmp_path / "run").close()  # the directory is free
