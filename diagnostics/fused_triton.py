@@ -203,28 +203,17 @@ class Plan:
         sums: torch.Tensor,
     ) -> None:
         """Write one row's `numbers` and `sums`."""
-        with torch.cuda.device_of(numbers):  # type: ignore[no-untyped-call]  # where a kernel is launched
-            self._launch(row, tensors, pairs, scalars, numbers, sums)
-
-    def _launch(
-        self,
-        row: int,
-        tensors: Sequence[torch.Tensor],
-        pairs: Sequence[Pair],
-        scalars: NDArray[np.float32],
-        numbers: torch.Tensor,
-        sums: torch.Tensor,
-    ) -> None:
         every = [*tensors, *tensors[: self._first - self._count], *(tensor for pair in pairs for tensor in pair)]
         here, its = self._here[self._turn, row], self._its[self._turn, row]
         here[:] = torch.tensor([tensor.data_ptr() for tensor in every])
         addresses = self._addresses[row]
-        addresses.copy_(here, non_blocking=True)
-        pick[(self._blocks,)](addresses, self._plan, self._places, numbers, WIDTH=BLOCK)
-        if pairs:
-            its[:] = torch.from_numpy(scalars)
-            self._scalars[row].copy_(its, non_blocking=True)
-            self._sum(addresses[self._first :], self._scalars[row], pairs, sums)
+        with torch.cuda.device_of(numbers):  # type: ignore[no-untyped-call]  # where a kernel is launched
+            addresses.copy_(here, non_blocking=True)
+            pick[(self._blocks,)](addresses, self._plan, self._places, numbers, WIDTH=BLOCK)
+            if pairs:
+                its[:] = torch.from_numpy(scalars)
+                self._scalars[row].copy_(its, non_blocking=True)
+                self._sum(addresses[self._first :], self._scalars[row], pairs, sums)
 
     def _sum(self, addresses: torch.Tensor, scalars: torch.Tensor, pairs: Sequence[Pair], out: torch.Tensor) -> None:
         if self._chunks is None:
