@@ -29,7 +29,7 @@ from stepscope.diagnostics.writer import Writer
 
 ROOT = Path(__file__).parents[2]
 STEPS = 300
-WAIT = 60.0
+WAIT = 240.0
 """Seconds after which a test gives up; none waits that long."""
 FILES: dict[str, Callable[[Path], Log]] = {SQLITE: SqliteLog, LINES: JsonLinesLog}
 BACKENDS = pytest.mark.parametrize("name", FILES)
@@ -161,6 +161,7 @@ def mounts() -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "way",
     [
@@ -493,6 +494,7 @@ def end(how: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=WAIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["by itself", "interrupted"])
 def test_a_process_that_ends_waits_for_a_slow_disk(how: str, tmp_path: Path, whole: Trace) -> None:
     done = end(how, tmp_path)
@@ -502,6 +504,7 @@ def test_a_process_that_ends_waits_for_a_slow_disk(how: str, tmp_path: Path, who
         np.testing.assert_array_equal(Trace.load(tmp_path / name).values, whole.values)
 
 
+@pytest.mark.slow
 def test_a_process_ends_though_the_disk_hangs(tmp_path: Path) -> None:
     done = end("hung", tmp_path)
     assert done.returncode == 0
@@ -522,6 +525,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_what_it_had_recorded_a_moment_ago(tmp_path: Path) -> None:
     """Records come to disk by themselves while it trains; of what a reader has seen once nothing goes."""
     place = tmp_path / "run"
