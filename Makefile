@@ -37,7 +37,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 docs: $(READY)
-	$(BIN)/python -m pytest tests/test_documents.py
+	$(BIN)/python -m pytest -m "slow or not slow" tests/test_documents.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

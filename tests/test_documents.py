@@ -44,11 +44,16 @@ def first_cells(markdown):
 # --- examples and commands -----------------------------------------------------------------------------------
 
 
+def a_case(document):
+    """The examples of the README take longest: they train, judge and play whole suites."""
+    return pytest.param(document, marks=pytest.mark.slow) if document.name == "README.md" else document
+
+
 # What the packages in docs/logging.md do themselves: Lightning 2.6 asks torch for the leaves of a tree, and MLflow asks
 # its database for a way of loading, that torch 2.13 and SQLAlchemy 2.1 are giving up.
 @pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+@pytest.mark.parametrize("document", [*map(a_case, DOCUMENTS)], ids=name_of)
 def test_examples_run_in_order_and_print_what_they_say(document, tmp_path, monkeypatch, capsys):
     """Blocks of one document share one namespace and one folder; `# → x` promises a printed line x."""
     monkeypatch.chdir(tmp_path)
