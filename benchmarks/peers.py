@@ -130,7 +130,7 @@ METHODS = {
     "default": ours("stepscope", stepscope),
     "alone": ours("stepscope, what_if=()", partial(stepscope, what_if=())),
     "all": ours("stepscope, all", partial(stepscope, coordinates="all")),
-    "budget": ours("stepscope, budget=0.05", partial(stepscope, budget=0.05)),
+    "budget": ours("stepscope, budget=0.02", partial(stepscope, budget=0.02)),
     "directory": ours("stepscope, on disk", partial(stepscope, keep=True)),
     "naive": Method("naive .item()", naive),
     "tensorboard": Method("TensorBoard, 10", partial(tensorboard, every=10), "tensorboard"),

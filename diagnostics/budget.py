@@ -44,7 +44,8 @@ class Budget:
         """The share that watching took in the last block."""
         self._draw = np.random.default_rng(seed)
         self._first = self._begin = self._end = self._started = 0
-        self._spent, self._opened = 0.0, True
+        self._spent = self._looked = 0.0
+        self._opened = True
         self._ticks: list[float] = []
 
     def looks(self, step: int) -> bool:
@@ -67,23 +68,27 @@ class Budget:
             self._adapt(step - self._started)
         self._begin, self._end = step, step + RUN * self.cadence
         self._first = step + RUN * int(self._draw.integers(self.cadence))
-        self._ticks, self._spent, self._opened = [self.clock()], 0.0, True
+        self._ticks, self._spent, self._looked, self._opened = [self.clock()], 0.0, 0.0, True
         return True
 
-    def book(self, seconds: float) -> None:
-        """Add what looking at a step took; not where a block was opened, for that belongs to the one before."""
+    def book(self, seconds: float, looked: bool = True) -> None:
+        """Add what a step took; not where a block was opened, for that belongs to the one before."""
         if not self._opened:
             self._spent += seconds
+            self._looked += seconds if looked else 0.0
         self._opened = False
 
     def _adapt(self, taken: int) -> None:
         """Choose the cadence after so many steps. A pause of the training falls into one run: the median forgets it."""
         whole = float(np.median(np.diff(self._ticks))) * self.cadence
         self.taken = self._spent / whole if whole > 0.0 else 0.0
-        if self.taken > self.share:
+        looking = self.taken * self._looked / self._spent if self._spent > 0.0 else 0.0
+        # What the other steps take no cadence saves; so looking has to leave room for it, down to a part of the budget.
+        room = max(self.share - (self.taken - looking), self.share / SLACK)
+        if looking > room:
             most = min(MOST, max(self.cadence, 2 ** int(math.log2(max(1, taken // (BLOCKS * RUN))))))
-            self.cadence = min(most, self.cadence * 2 ** math.ceil(math.log2(self.taken / self.share)))
-        elif SLACK * self.taken < self.share:
+            self.cadence = min(most, self.cadence * 2 ** math.ceil(math.log2(looking / room)))
+        elif SLACK * looking < room:
             self.cadence = max(1, self.cadence // 2)
 
     def restart(self) -> None:

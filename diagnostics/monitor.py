@@ -716,8 +716,8 @@ class Monitor:
                 if self.strict or not isinstance(fault, Exception):
                     raise
                 self._stand_aside(fault)
-            if self._budget is not None and not self._resting:
-                self._budget.book(self._budget.clock() - begin)
+            if self._budget is not None:
+                self._budget.book(self._budget.clock() - begin, looked=not self._resting)
 
         # This loads no compiler: the making of any torch optimizer has.
         @torch.compiler.disable  # type: ignore[untyped-decorator]
