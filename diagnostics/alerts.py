@@ -386,7 +386,7 @@ class Alerts:
         g = w.lead_gradient()
         if g is None:
             return False
-        decay.kept.append(_keeps(e, m, g.astype(np.float64)))
+        decay.kept.append(_keeps(e, m, g))
         if len(decay.kept) < LOOKS:
             return False
         flips = float(np.median(decay.kept)) < ((1 - beta1) / (1 + beta1)) ** 0.75
@@ -453,7 +453,7 @@ class Alerts:
     def _now(self, p: int) -> tuple[Array, Array, Array] | None:
         """Return stepsize, momentum and gradient of the members; None where the gradient is gone."""
         (e, m), g = self._members(p), self._recorder.watchers[p].lead_gradient()
-        return None if g is None or not len(e) else (e, m, g.astype(np.float64))
+        return None if g is None or not len(e) else (e, m, g)
 
     # --- telling ---------------------------------------------------------------------------------------------
 

@@ -59,7 +59,8 @@ class Budget:
 
     def turn(self, step: int) -> bool:
         """Go on to `step`; return whether it opens a new block, which may have another cadence."""
-        self._ticks.append(self.clock())
+        now = self.clock()
+        self._ticks.append(now)
         if self._begin < step < self._end:
             return False
         if step != self._end:
@@ -68,7 +69,7 @@ class Budget:
             self._adapt(step - self._started)
         self._begin, self._end = step, step + RUN * self.cadence
         self._first = step + RUN * int(self._draw.integers(self.cadence))
-        self._ticks, self._spent, self._looked, self._opened = [self.clock()], 0.0, 0.0, True
+        self._ticks, self._spent, self._looked, self._opened = [now], 0.0, 0.0, True
         return True
 
     def book(self, seconds: float, looked: bool = True) -> None:

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from . import fused
 from .accumulators import Coefficients
+from .glance import NO_STATE
 from .recorder import Recorder
 from .ring import FEWEST, KINDS, Pick, Ring, dense, places
 from .stepsizes import Reader, View
@@ -34,7 +35,6 @@ Settings = dict[str, Any]
 
 ACCELERATORS = ("cuda",)
 """Kinds of device on which steps are put off; tests pretend that the CPU is one."""
-NO_STATE: Mapping[str, Any] = {}
 ABSENT = -1.0
 """In the place of a count: the tensor had no gradient."""
 NARROW = (torch.float32, torch.bfloat16, torch.float16)

@@ -86,6 +86,12 @@ class MemoryLog:
     def check(self) -> None:
         """Do nothing: nothing can go wrong."""
 
+    def end(self) -> None:
+        """Do nothing: nobody writes."""
+
+    def join(self) -> None:
+        """Do nothing: there is nobody to wait for."""
+
     def close(self) -> None:
         """Do nothing: memory is all there is."""
 

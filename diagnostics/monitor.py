@@ -550,7 +550,6 @@ class Monitor:
         """Go on looking after steps that were not looked at."""
         groups, states = self.optimizer.param_groups, self.optimizer.state
         self._watch_new_groups()
-        self._look_anew()
         self._recorder.alternatives.forget()
         with QUIET():
             for w in self._recorder.watchers:

@@ -218,15 +218,14 @@ class Recorder:
             if crashed:
                 self.save_flight()
         finally:
-            if wait or isinstance(self.log, MemoryLog):
+            if wait:
                 self.log.close()
             else:
                 self.log.end()
 
     def join(self) -> None:
         """Wait, within limits, for a finished record to be on disk."""
-        if isinstance(self.log, Writer):
-            self.log.join()
+        self.log.join()
 
     def _unlock(self) -> None:
         lock, self._lock = self._lock, None

@@ -17,8 +17,7 @@ GEOMETRIC = frozenset(round(2 ** (j / 8)) for j in range(8 * 40))
 PROVED = frozenset(round(2 ** (j / 2)) for j in range(2 * 40))
 """Every fourth of them."""
 
-
-EARLY_AND_LATE, AMONG_THEM = sorted(GEOMETRIC), sorted(PROVED)
+GEOMETRIC_IN_ORDER, PROVED_IN_ORDER = sorted(GEOMETRIC), sorted(PROVED)
 
 
 class Schedule:
@@ -39,8 +38,8 @@ class Schedule:
         """Return the first step after `step` that is recorded, or comes right before one that is proved."""
         if step < OPENING:
             return step + 1
-        recorded = multiple_after(step, self.interval), first_after(step, EARLY_AND_LATE)
-        proved = multiple_after(step + 1, 8 * self.interval), first_after(step + 1, AMONG_THEM)
+        recorded = multiple_after(step, self.interval), first_after(step, GEOMETRIC_IN_ORDER)
+        proved = multiple_after(step + 1, 8 * self.interval), first_after(step + 1, PROVED_IN_ORDER)
         return min(*recorded, *(t - 1 for t in proved))
 
     def widen(self, step: int) -> bool:

@@ -394,13 +394,14 @@ class Watcher:
         """Return v of all coordinates, where no root is kept."""
         return self.coordinates.take(self.view.state[str(kept_as(reader, self.view.group))])
 
-    def lead_gradient(self) -> Values | None:
+    def lead_gradient(self) -> Array | None:
         """Return the newest gradient of the members of the harm test; None where it is gone."""
         if self.recalled is not None:
-            return self.recalled.members("g")
+            recalled = self.recalled.members("g")
+            return None if recalled is None else recalled.astype(np.float64)
         if self.param.grad is None:
             return None
-        g = self.coordinates.take_lead(self.param.grad)
+        g = self.coordinates.take_lead(self.param.grad).astype(np.float64)
         return -g if self.view.group.get("maximize") else g
 
     def lead_roots(self) -> Array:
