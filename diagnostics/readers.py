@@ -30,6 +30,7 @@ from .readers_factored import Factored
 from .readers_mixed import Adan, AdEMAMix, Ano, Grams, QHAdam, SimplifiedAdEMAMix
 from .readers_paced import AdaShift, AvaGrad, DAdaptAdam, Lamb, Learned, RAdam, UnbiasedRAdam
 from .readers_quantized import BitsAndBytes, TorchAO
+from .readers_remedies import AdaFom
 from .readers_schedule_free import ScheduleFree, ScheduleFreeSGD
 from .several import members
 from .stepsizes import READERS, Reader
@@ -42,6 +43,7 @@ FLOOR = 1e-15
 """What pytorch_optimizer adds to v before most of its roots."""
 
 NAMED: dict[str, Reader] = {
+    "stepscope.AdaFom": AdaFom(),
     "pytorch_optimizer.Yogi": Written(),
     "pytorch_optimizer.AdaBelief": Written("exp_avg_var"),
     "pytorch_optimizer.AdaNorm": Written("exp_avg_var", hat=True, floor=FLOOR, of="g of a smoothed norm"),

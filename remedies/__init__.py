@@ -1,3 +1,5 @@
 """What to do about a diagnosis: torch optimizers, wrappers and schedulers."""
 
-__all__: tuple[str, ...] = ()
+from .adafom import AdaFom
+
+__all__ = ("AdaFom",)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
-from .elementwise import Batch, Elementwise, Params, average, over_root, require, require_eps
+from .elementwise import Batch, Common, Elementwise, Params, average, over_root, require, require_eps
 
 
 class AdaFom(Elementwise):
@@ -22,18 +24,18 @@ class AdaFom(Elementwise):
         lr: the learning rate.
         beta1: how long the momentum remembers.
         eps: is added to the root; the paper has none.
-        others: see `Elementwise`.
+        common: see `Elementwise`.
 
     Raises:
         ValueError: for a setting out of range.
     """
 
     def __init__(
-        self, params: Params, lr: float = 1e-3, beta1: float = 0.9, eps: float = 1e-8, **others: bool | float | None
+        self, params: Params, lr: float = 1e-3, beta1: float = 0.9, eps: float = 1e-8, **common: Unpack[Common]
     ) -> None:
         require(0 <= beta1 < 1, "beta1", beta1, "a number from 0 to below 1")
         require_eps(eps)
-        super().__init__(params, {"lr": lr, "beta1": beta1, "eps": eps}, **others)  # type: ignore[arg-type]
+        super().__init__(params, {"lr": lr, "beta1": beta1, "eps": eps}, **common)
 
     def start(self, like: Tensor) -> dict[str, Tensor]:
         """Return m and v."""

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+
+
+class Common(TypedDict, total=False):
+    """Settings that all of these optimizers have, see `Elementwise`."""
+
+    weight_decay: float
+    decoupled_weight_decay: bool
+    maximize: bool
+    foreach: bool | None
 
 
 class Batch(NamedTuple):
@@ -56,25 +65,14 @@ class Elementwise(Optimizer):
         ValueError: for a negative or non-finite rate or decay.
     """
 
-    def __init__(
-        self,
-        params: Params,
-        settings: dict[str, Any],
-        *,
-        weight_decay: float = 0.0,
-        decoupled_weight_decay: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-    ) -> None:
-        require(0 <= float(settings["lr"]) < torch.inf, "lr", settings["lr"], "a finite number from 0 on")
-        require(0 <= weight_decay < torch.inf, "weight_decay", weight_decay, "a finite number from 0 on")
-        common = {
-            "weight_decay": weight_decay,
-            "decoupled_weight_decay": decoupled_weight_decay,
-            "maximize": maximize,
-            "foreach": foreach,
-        }
-        super().__init__(params, {**settings, **common})
+    def __init__(self, params: Params, settings: dict[str, Any], **common: Unpack[Common]) -> None:
+        defaults = {"weight_decay": 0.0, "decoupled_weight_decay": False, "maximize": False, "foreach": None}
+        if unknown := common.keys() - defaults.keys():
+            raise TypeError(f"{type(self).__name__} has no setting {min(unknown)!r}; its docstring says which it has.")
+        settings = {**settings, **defaults, **common}
+        for name in ("lr", "weight_decay"):
+            require(0 <= float(settings[name]) < torch.inf, name, settings[name], "a finite number from 0 on")
+        super().__init__(params, settings)
 
     def start(self, like: Tensor) -> dict[str, Tensor]:
         """Return the states before the first step, of tensors like this one."""
@@ -88,7 +86,7 @@ class Elementwise(Optimizer):
         raise NotImplementedError
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; return what `closure`, which computes the loss anew, returned.
 
         Raises:
@@ -146,16 +144,18 @@ class Elementwise(Optimizer):
             g = g.add(real_view(p), alpha=float(group["weight_decay"]))
         return g
 
-    @staticmethod
-    def _process_value_according_to_param_policy(
-        param: Tensor,
-        value: Tensor,
-        param_id: int,
-        param_groups: list[dict[Any, Any]],
-        key: Any = None,
-    ) -> Tensor:
-        """Leave states as precise as they were saved: torch would cast them to the parameter's type."""
-        return value if key == "step" else value.to(device=param.device)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned, each state as precise as it was saved; torch casts to the parameters' type.
+
+        Raises:
+            ValueError: for groups of other sizes.
+        """
+        super().load_state_dict(state_dict)
+        saved = (key for group in state_dict["param_groups"] for key in group["params"])
+        for key, p in zip(saved, (p for group in self.param_groups for p in group["params"]), strict=True):
+            for name, value in state_dict["state"].get(key, {}).items():
+                if isinstance(value, Tensor) and value.dtype != self.state[p][name].dtype:
+                    self.state[p][name] = value.to(device=self.state[p][name].device, copy=True)
 
 
 def real_view(tensor: Tensor) -> Tensor:
