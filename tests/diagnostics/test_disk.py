@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+from shared import Failing, unprivileged
 from stepscope import Monitor, Trace
 from stepscope.diagnostics import recorder as recorder_module
 from stepscope.diagnostics import writer as writer_module
@@ -204,17 +205,13 @@ def test_a_disk_that_is_full_at_a_random_moment(way: str, tmp_path: Path) -> Non
 
 @contextmanager
 def read_only(*directories: Path) -> Iterator[None]:
-    """Act as a user who may read these directories and not write there; root is stopped by no permission."""
-    root = os.geteuid() == 0
+    """Act as a user who may read these directories and not write there."""
     for directory in directories:
         directory.chmod(0o555)
-    if root:
-        os.seteuid(65534)
     try:
-        yield
+        with unprivileged():
+            yield
     finally:
-        if root:
-            os.seteuid(0)
         for directory in directories:
             directory.chmod(0o755)
 
@@ -297,17 +294,6 @@ def opener(make: Callable[[Path], Log], name: str = SQLITE) -> Callable[[Path], 
         return make(directory / name)
 
     return open_log
-
-
-class Failing(SqliteLog):
-    """A log whose writes raise `fault`, where there is one."""
-
-    fault: BaseException | None = None
-
-    def commit(self) -> None:
-        if self.fault is not None:
-            raise self.fault
-        super().commit()
 
 
 @pytest.mark.parametrize("fault", [OSError(5, "Input/output error"), SystemExit(1), MemoryError()], ids=repr)

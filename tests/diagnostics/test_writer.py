@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+from shared import Failing
 from stepscope import Monitor, Trace
 from stepscope.diagnostics import recorder as recorder_module
 from stepscope.diagnostics import writer as writer_module
@@ -46,17 +47,6 @@ class Gated(SqliteLog):
             assert self.gate.wait(WAIT)
         with super()._transaction() as connection:
             yield connection
-
-
-class Failing(SqliteLog):
-    """A log whose commits raise `fault`, where there is one."""
-
-    fault: BaseException | None = None
-
-    def commit(self) -> None:
-        if self.fault is not None:
-            raise self.fault
-        super().commit()
 
 
 @pytest.fixture
