@@ -39,6 +39,8 @@ ABSENT = -1.0
 """In the place of a count: the tensor had no gradient."""
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
 """Gradients that a second moment of float32 may have, of which all coordinates are summed where they lie."""
+RARELY = 1024
+"""Steps between two layings out, at most, where none has lasted: one costs as much as many steps."""
 
 
 class Entry:
@@ -176,7 +178,9 @@ class Later:
         self._noted: list[Noted] = []
         self._sent: list[Noted] = []
         """What the host knows of the rows that wait, and of those that are on their way."""
-        self._draining = self._astray = False
+        self._draining = self._astray = self._taken = False
+        self._rest = self._pause = 0
+        """Steps until laying out is tried again, and those after that; it begins anew where a ring takes two steps."""
         self._stored: dict[int, str | None] = {}
         self._settings: dict[tuple[int, str], torch.dtype] = {}
         """The settings that lie on the accelerator, by group and key; they are picked behind the tensors."""
@@ -203,7 +207,7 @@ class Later:
 
     def watch(self, watchers: Sequence[Watcher]) -> None:
         """Put off steps of these tensors, if all lie on one accelerator; nothing may wait from before."""
-        self._watchers, self._ring = watchers, None
+        self._watchers, self._ring, self._rest, self._pause = watchers, None, 0, 0
         devices = {w.param.device for w in watchers}
         alone = len(devices) == 1 and next(iter(devices)).type in ACCELERATORS
         self.device = devices.pop() if alone and self._reader is not None else None
@@ -230,6 +234,9 @@ class Later:
         tensors = [*self._picked(), *(noted.groups[g][key] for g, key in self._settings)]
         ring.write([*tensors, self._none if found is None else found], *self._finished(noted))
         self._noted.append(noted)
+        if self._taken:
+            self._rest = self._pause = 0
+        self._taken = True
         return True
 
     def _note(self, optimizer: torch.optim.Optimizer, found: torch.Tensor | None, step: int) -> Noted | None:
@@ -309,8 +316,15 @@ class Later:
     # --- as it is laid out -----------------------------------------------------------------------------------
 
     def lay_out(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Look at all tensors anew, and make a ring for steps like the newest; return whether that can be."""
-        self._ring, self._settings, self._astray = None, {}, False
+        """Look at all tensors anew, and make a ring for steps like the newest; return whether that can be.
+
+        Where no ring takes a second step, it is tried ever more rarely: what does not fit may never do.
+        """
+        self._ring, self._settings, self._astray, self._taken = None, {}, False, False
+        if self._rest:
+            self._rest -= 1
+            return False
+        self._rest, self._pause = self._pause, min(2 * self._pause or 1, RARELY)
         groups, states, reader, device = optimizer.param_groups, optimizer.state, self._reader, self.device
         if reader is None or device is None:
             return False
