@@ -427,18 +427,28 @@ def test_a_monitor_that_stands_aside_waits_for_no_disk(
     assert Trace.load(tmp_path / "run").events[-1].kind == "closed"
 
 
-def test_a_disk_that_hangs_as_the_run_is_closed_is_told_of_and_not_waited_for(
-    gated: type[Gated], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, whole: Trace
+@pytest.mark.parametrize("told", [False, True], ids=["told at the end", "told before"])
+def test_a_disk_that_hangs_as_the_run_is_closed_is_told_of_once_and_not_waited_for(
+    told: bool,
+    gated: type[Gated],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    whole: Trace,
 ) -> None:
-    monkeypatch.setattr(writer_module, "PATIENCE", 0.2)
     run = Run()
     monitor = Monitor(run.optimizer, tmp_path / "run")
     run.train(100)
     gated.hangs.set()
     run.train(STEPS - 100)
+    monkeypatch.setattr(writer_module, "PATIENCE", 0.2)
+    while told and not caplog.messages:
+        monitor._recorder.log.commit()
     monitor.close()
-    (message,) = [message for message in caplog.messages if "waits in memory" not in message]
-    assert "could not write the end of its record: TimeoutError: the disk has not answered" in message
+    (message,) = caplog.messages
+    assert "the disk has not answered for 0.2 seconds" in message
+    assert "is written when it does, if the process still runs" in message
+    assert ("could not write the end of its record: TimeoutError" in message) is not told
     with pytest.raises(ValueError, match="being recorded by another monitor"):  # its thread may still write there
         Monitor(run.optimizer, tmp_path / "run")
     log = monitor._recorder.log
