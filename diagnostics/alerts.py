@@ -250,10 +250,13 @@ class Alerts:
         ]
 
     def _leapt(self) -> Leap:
-        """Return a learning rate far above all before it. That alone is no alert: warm-ups do it."""
-        first = self._signals.suspected(signals.RATE)[0]
-        before, after = self._signals.past[first, [signals.LEAPT, signals.TOP]]
-        return Leap(self._recorder.step, first, before, after)
+        """Return a learning rate far above all before it, and note it. That alone is no alert: warm-ups do it."""
+        recorder, rows = self._recorder, self._signals.suspected(signals.RATE)
+        before, after = self._signals.past[rows[0], [signals.LEAPT, signals.TOP]]
+        first, count = recorder.watchers[rows[0]], f"{len(rows)} of {len(recorder.watchers)} tensors"
+        went = f"the learning rate of group {first.group} went from at most {before:.3g} to {after:.3g}"
+        recorder.note("rate leap", f"{went} in {count}", first.name)
+        return Leap(recorder.step, rows[0], before, after)
 
     def _rate(self, leap: Leap) -> Alert | None:
         """Judge a leap of the learning rate by how far the steps that follow move the weights."""
