@@ -355,6 +355,22 @@ def test_a_reopened_run_is_told_of_a_lost_state_and_of_nothing_else(tmp_path, ho
     assert told(monitor) == ([("moment reset", 301)] if how == "no state" else [])
 
 
+@pytest.mark.parametrize("rate", [3e-2, 1e-2, 1e-5])
+def test_a_run_that_is_continued_at_a_far_larger_rate_has_that_noted(tmp_path, rate):
+    """The rate may be set after the monitor was made, as a scheduler does."""
+    with drive(torch.optim.Adam(weight(), lr=1e-3), noise(40), directory=tmp_path / "run"):
+        pass
+    optimizer = torch.optim.Adam(weight(), lr=0.5)
+    with Monitor(optimizer, tmp_path / "run", strict=True, what_if=()) as monitor:
+        optimizer.param_groups[0]["lr"] = rate
+        for g in noise(10, seed=1):
+            optimizer.param_groups[0]["params"][0].grad = torch.tensor(g, dtype=torch.float32)
+            optimizer.step()
+    found = [(event.step, event.message) for event in monitor.trace.events if event.kind == "rate leap"]
+    went = "the learning rate of group 0 went from at most 0.001 to 0.03 in 1 of 1 tensors"
+    assert found == ([(41, went)] if rate == 3e-2 else [])
+
+
 def test_the_monitors_own_state_and_a_model_without_its_optimizer():
     gradients = noise(60)
     first = drive(torch.optim.Adam(weight()), gradients[:40])
