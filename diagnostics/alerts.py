@@ -23,6 +23,7 @@ from .one_step import SCANNED
 from .recorder import Recorder
 from .schedule import PROVED
 from .signals import BLOCK, BLOCKS, LOOSER
+from .store import groups_of
 from .trace import SUMS
 
 if TYPE_CHECKING:
@@ -136,6 +137,9 @@ class Alerts:
         self._uphill, self._edge, self._complained = 0, math.nan, False
         past = recorder.log.rows() if recorder.step else ()
         self._told = sum(row.kind == "event" and row.facts["kind"] == "alert" for row in past)
+        rates = groups_of([row for row in past if row.kind == "record"]).get("lr", np.empty((0, 0)))
+        self._reached: Array = np.fmax.reduce(rates, axis=0, initial=0.0)
+        """The largest learning rate of each group before the run was continued, until its next step."""
 
     # --- when ------------------------------------------------------------------------------------------------
 
@@ -155,6 +159,8 @@ class Alerts:
     def _weigh(self, suspected: int, due: bool) -> list[Alert]:
         """Apply the rules that have reason to be applied."""
         found = [self._reset()] if self.after_gap else []
+        if len(self._reached):
+            self._continue()
         self.after_gap = False
         if suspected & signals.RATE:
             self._leap = self._leapt()
@@ -250,10 +256,25 @@ class Alerts:
         ]
 
     def _leapt(self) -> Leap:
-        """Return a learning rate far above all before it. That alone is no alert: warm-ups do it."""
-        first = self._signals.suspected(signals.RATE)[0]
-        before, after = self._signals.past[first, [signals.LEAPT, signals.TOP]]
-        return Leap(self._recorder.step, first, before, after)
+        """Return a learning rate far above all before it, and note it. That alone is no alert: warm-ups do it."""
+        rows = self._signals.suspected(signals.RATE)
+        before, after = self._signals.past[rows[0], [signals.LEAPT, signals.TOP]]
+        self._note_leap(rows, before, after)
+        return Leap(self._recorder.step, rows[0], before, after)
+
+    def _continue(self) -> None:
+        """Note a learning rate far above all that the run had before it was continued."""
+        watchers, rates, reached = self._recorder.watchers, self._recorder.accumulators.then[:, LR], self._reached
+        known = [(p, reached[w.group]) for p, w in enumerate(watchers) if w.group < len(reached)]
+        rows = [p for p, before in known if 0.0 < signals.LEAP * before < rates[p]]
+        if rows:
+            self._note_leap(rows, reached[watchers[rows[0]].group], rates[rows[0]])
+        self._reached = np.empty(0)
+
+    def _note_leap(self, rows: Sequence[int], before: float, after: float) -> None:
+        first, count = self._recorder.watchers[rows[0]], f"{len(rows)} of {len(self._recorder.watchers)} tensors"
+        went = f"the learning rate of group {first.group} went from at most {before:.3g} to {after:.3g}"
+        self._recorder.note("rate leap", f"{went} in {count}", first.name)
 
     def _rate(self, leap: Leap) -> Alert | None:
         """Judge a leap of the learning rate by how far the steps that follow move the weights."""

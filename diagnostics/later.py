@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from . import fused
 from .accumulators import Coefficients
+from .entry import Entry, Row
 from .glance import NO_STATE
 from .recorder import Recorder
-from .ring import FEWEST, KINDS, Pick, Ring, dense, places
+from .ring import FEWEST, KINDS, Pick, Ring, places
 from .stepsizes import Reader, View
 from .watcher import FAILURES, Outcome, Watcher, kept_as
 
@@ -37,81 +37,8 @@ ACCELERATORS = ("cuda",)
 """Kinds of device on which steps are put off; tests pretend that the CPU is one."""
 ABSENT = -1.0
 """In the place of a count: the tensor had no gradient."""
-NARROW = (torch.float32, torch.bfloat16, torch.float16)
-"""Gradients that a second moment of float32 may have, of which all coordinates are summed where they lie."""
-
-
-class Entry:
-    """A tensor whose steps are put off: what of it must stay as it was, and where its numbers stand in a row."""
-
-    def __init__(self, watcher: Watcher, state: Mapping[str, Any], stored: str | None) -> None:
-        self.watcher, self.param, self.state = watcher, watcher.param, state
-        self.stored = stored if watcher.reader else None
-        """The entry of the state that is v, "" where v is one, None where no stepsize is read."""
-        self.v: torch.Tensor | None = state.get(self.stored) if self.stored else None
-        self.counts, self.counter = "step" in state, clock(state)
-        self.address = 0 if self.v is None else self.v.data_ptr()
-        self.like = self.param if self.param.grad is None else self.param.grad
-        self.stride, self.dtype = self.like.stride(), self.like.dtype
-        self.finished = watcher.reader is not None and not watcher.rooted
-        """Whether its sums are made on the accelerator, and only the members of the harm test are picked."""
-        self.picks: dict[str, int] = {}
-        """Which pick of a row holds "v", "g" and "step"; without "step" the host reads the counter."""
-        self.row: Row | None = None
-        """The numbers of the step that is being taken in; None where the tensor had no gradient."""
-        self.last: float | None = None
-        self.then: Array = np.zeros(len(Coefficients._fields))
-        """The count and the coefficients of the newest step, whether or not it was put off."""
-
-    def begin(self) -> None:
-        """Go on from what the sums know, where no step waits."""
-        self.last, self.then = self.watcher.counted, self.watcher.accumulator.then.copy()
-
-    def members(self, name: str) -> Values | None:
-        """Return "v" or "g" of the members of the harm test in the step that is being taken in."""
-        if self.row is None:
-            return None
-        picked = self.row.of(self, name)
-        return picked if self.finished else picked[self.watcher.coordinates.lead_index]
-
-    def plain(self, device: torch.device) -> bool:
-        """Return whether what is to be picked is plain, dense and on the device."""
-        found = [x for x in (self.param.grad, self.v) if x is not None]
-        if is_traceable_wrapper_subclass(self.param) or any(type(x) is not torch.Tensor for x in found):
-            return False
-        if self.param.grad is not None and self.stored and self.v is None:
-            return False
-        size = self.watcher.size
-        return all(
-            x.layout is torch.strided and x.device == device and x.dtype in KINDS and x.numel() == size and dense(x)
-            for x in (self.param, *found)
-        )
-
-    def sums_there(self) -> bool:
-        """Return whether all its coordinates can be summed where they lie."""
-        v = self.v
-        return v is not None and v.dtype is torch.float32 and self.dtype in NARROW and v.stride() == self.stride
-
-    def fits(self, states: Mapping[torch.Tensor, Mapping[str, Any]]) -> bool:
-        """Return whether nothing of the tensor has changed but its numbers."""
-        g, v, state, param = self.param.grad, self.v, self.state, self.param
-        if (
-            states.get(param, NO_STATE) is not state
-            or clock(state) is not self.counter
-            or ("step" in state) is not self.counts
-            or param.numel() != self.watcher.size
-            or (v is not None and (state[str(self.stored)] is not v or v.data_ptr() != self.address))
-        ):
-            return False
-        return g is None or (
-            type(g) is torch.Tensor
-            and g.layout is torch.strided
-            and g.device == param.device
-            and g.dtype is self.dtype
-            and g.shape == param.shape
-            and g.stride() == self.stride
-            and (v is not None or not self.stored)
-        )
+RARELY = 1024
+"""Steps between two layings out, at most, where none has lasted: one costs as much as many steps."""
 
 
 class Noted(NamedTuple):
@@ -130,28 +57,6 @@ class Noted(NamedTuple):
         if key not in self.rules:
             self.rules[key] = coefficients(self.reader, w, self.groups[w.group], count)
         return self.rules[key]
-
-
-class Row(NamedTuple):
-    """The numbers of one step as they lie on the host."""
-
-    numbers: Values
-    slices: list[slice]
-    address: int
-
-    def of(self, entry: Entry, name: str) -> Values:
-        """Return what was picked of a tensor in its own precision; what is not picked is one."""
-        if name not in entry.picks:
-            return np.ones(entry.watcher.coordinates.watched)
-        dtype = entry.v.dtype if name == "v" and entry.v is not None else entry.dtype
-        return narrowed(self.numbers[self.slices[entry.picks[name]]], dtype)
-
-    def place(self, entry: Entry, name: str) -> int:
-        """Return the address of what was picked of a tensor; 0 for what is not."""
-        if name not in entry.picks:
-            return 0
-        begin: int = self.slices[entry.picks[name]].start
-        return self.address + self.numbers.itemsize * begin
 
 
 class Late(NamedTuple):
@@ -176,7 +81,9 @@ class Later:
         self._noted: list[Noted] = []
         self._sent: list[Noted] = []
         """What the host knows of the rows that wait, and of those that are on their way."""
-        self._draining = self._astray = False
+        self._draining = self._astray = self._taken = False
+        self._rest = self._pause = 0
+        """Steps until laying out is tried again, and those after that; it begins anew where a ring takes two steps."""
         self._stored: dict[int, str | None] = {}
         self._settings: dict[tuple[int, str], torch.dtype] = {}
         """The settings that lie on the accelerator, by group and key; they are picked behind the tensors."""
@@ -203,7 +110,7 @@ class Later:
 
     def watch(self, watchers: Sequence[Watcher]) -> None:
         """Put off steps of these tensors, if all lie on one accelerator; nothing may wait from before."""
-        self._watchers, self._ring = watchers, None
+        self._watchers, self._ring, self._rest, self._pause = watchers, None, 0, 0
         devices = {w.param.device for w in watchers}
         alone = len(devices) == 1 and next(iter(devices)).type in ACCELERATORS
         self.device = devices.pop() if alone and self._reader is not None else None
@@ -230,6 +137,9 @@ class Later:
         tensors = [*self._picked(), *(noted.groups[g][key] for g, key in self._settings)]
         ring.write([*tensors, self._none if found is None else found], *self._finished(noted))
         self._noted.append(noted)
+        if self._taken:
+            self._rest = self._pause = 0
+        self._taken = True
         return True
 
     def _note(self, optimizer: torch.optim.Optimizer, found: torch.Tensor | None, step: int) -> Noted | None:
@@ -309,8 +219,15 @@ class Later:
     # --- as it is laid out -----------------------------------------------------------------------------------
 
     def lay_out(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Look at all tensors anew, and make a ring for steps like the newest; return whether that can be."""
-        self._ring, self._settings, self._astray = None, {}, False
+        """Look at all tensors anew, and make a ring for steps like the newest; return whether that can be.
+
+        Where no ring takes a second step, it is tried ever more rarely: what does not fit may never do.
+        """
+        self._ring, self._settings, self._astray, self._taken = None, {}, False, False
+        if self._rest:
+            self._rest -= 1
+            return False
+        self._rest, self._pause = self._pause, min(2 * self._pause or 1, RARELY)
         groups, states, reader, device = optimizer.param_groups, optimizer.state, self._reader, self.device
         if reader is None or device is None:
             return False
@@ -471,18 +388,6 @@ def says_all(reader: Reader, w: Watcher, group: Mapping[str, Any]) -> bool:
     except FAILURES:
         return False
     return True
-
-
-def clock(state: Mapping[str, Any]) -> torch.Tensor | None:
-    """Return the counter of a state if it is a tensor, which stays the same from step to step."""
-    counter = state.get("step")
-    return counter if isinstance(counter, torch.Tensor) else None
-
-
-def narrowed(numbers: Values, dtype: torch.dtype) -> Values:
-    """Return picked numbers in the precision that they have: float64, or float32 also for what is narrower."""
-    kind = np.float64 if dtype is torch.float64 else np.float32
-    return numbers.astype(kind, copy=False)
 
 
 @cache

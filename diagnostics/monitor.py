@@ -38,6 +38,7 @@ from .schedule import OPENING, PROVED
 from .several import Several, hooked, members, watchable
 from .trace import Trace
 from .watcher import Outcome, Watcher, kept_as, settled
+from .writer import StillSilent
 
 if TYPE_CHECKING:
     from .diagnosis import Diagnosis
@@ -903,7 +904,8 @@ def _finish_quietly(recorder: Recorder, message: str, owner: int, later: Later |
 
 
 def _say_unwritten(fault: Exception) -> None:
-    logger.error("stepscope could not write the end of its record: %s: %s", type(fault).__name__, fault)
+    if not isinstance(fault, StillSilent):  # of which the log was told
+        logger.error("stepscope could not write the end of its record: %s: %s", type(fault).__name__, fault)
 
 
 def _is_captured() -> bool:

@@ -45,7 +45,7 @@ class Summary:
     rows: list[Row]
 
     def __str__(self) -> str:
-        """Return the table as aligned plain text, below it the formulas by which the stepsizes were read."""
+        """Return the table as aligned plain text, with the formulas of the stepsizes and what the columns are below."""
         columns = [name for name in COLUMNS if name != "formula"]
         table = [columns, *([_cell(row[name]) for name in columns] for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -57,7 +57,9 @@ class Summary:
             for line in table
         ]
         formulas = dict.fromkeys(str(row["formula"]) for row in self.rows)
-        return "\n".join([*lines, *formulas])
+        width = max(map(len, columns))
+        legend = [f"{name.ljust(width)}  {COLUMNS[name]}" for name in columns]
+        return "\n".join([*lines, *formulas, "", *legend])
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return the table as a DataFrame indexed by tensor."""

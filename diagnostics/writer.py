@@ -37,6 +37,10 @@ Item = Row | Keep
 WRITERS: WeakSet[Writer] = WeakSet()
 
 
+class StillSilent(TimeoutError):
+    """A disk that has not answered since the user was told so."""
+
+
 class Writer:
     """A log, and the thread that writes it.
 
@@ -58,7 +62,10 @@ class Writer:
         self._jobs: deque[Callable[[], None]] = deque()
         self._left: list[Row] | None = None
         self._fault: BaseException | None = None
-        self._closing = self._asked = self._told = False
+        self._closing = self._asked = False
+        self._writes = 0
+        self._told: int | None = None
+        """How many writes had ended as the user was told of a disk that hangs."""
         self._asked_at = self._deadline = 0.0
         self._tokens: SimpleQueue[threading.Event | None] = SimpleQueue()
         self._hand, self._disk = threading.RLock(), threading.Lock()
@@ -93,9 +100,10 @@ class Writer:
         if not self._asked:
             self._asked, self._asked_at = True, time.monotonic()
             self._tokens.put(None)
-        elif not self._told and time.monotonic() - self._asked_at > PATIENCE:
-            self._told = True
-            logger.warning("stepscope: %s; the record waits in memory, and the training goes on", silence())
+        elif self._told is None and time.monotonic() - self._asked_at > PATIENCE:
+            self._told = self._writes
+            waits = "the record waits in memory, and is written when it does, if the process still runs"
+            logger.warning("stepscope: %s; %s; the training goes on", silence(), waits)
 
     def check(self) -> None:
         """Raise what went wrong in the thread since this was last called."""
@@ -137,6 +145,7 @@ class Writer:
 
         Raises:
             TimeoutError: if the disk does not answer; it is written when it does, should the process live on.
+            StillSilent: the same, where the user was told so before.
             OSError, sqlite3.Error, RuntimeError: if it cannot be written; then it stays readable in memory.
         """
         if self._closing:
@@ -146,7 +155,8 @@ class Writer:
             return
         self.join()
         if self._thread.is_alive():
-            raise TimeoutError(f"{silence()}; what is left is written when it does, if the process still runs.")
+            kind = StillSilent if self._told == self._writes else TimeoutError
+            raise kind(f"{silence()}; what is left is written when it does, if the process still runs.")
         self.check()
 
     def end(self) -> None:
@@ -201,6 +211,7 @@ class Writer:
             while self._jobs:
                 self._jobs[0]()
                 self._jobs.popleft()
+        self._writes += 1
 
     def _end(self) -> None:
         self._fault = None

@@ -21,6 +21,7 @@ class Settings(TypedDict, total=False):
     coordinates: int | Literal["all"]
     seed: int
     what_if: Sequence[str]
+    budget: float | None
     on_alert: Callable[[Alert], object] | None
     strict: bool
 

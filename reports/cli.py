@@ -251,11 +251,16 @@ def diagnose(run: Path, *, as_json: bool = False) -> int:
 
 
 def report(runs: Sequence[Path], output: Path, *, as_json: bool = False) -> int:
-    """Write one page over the runs and print where it is."""
-    from .page import render
+    """Write one page over the runs and print where it is; an earlier page there is replaced, another file is not."""
+    from .page import is_report, render
 
     if output.is_dir():
         raise BadInput(f"`-o` must name an HTML file, got the directory '{output}'.")
+    if output.is_file() and not is_report(output):
+        raise BadInput(
+            f"expected an earlier report or nothing at '{output}', got a file that stepscope did not write; "
+            "move it away, or name another by `-o`."
+        )
     short = [_name(run) for run in runs]
     names = [name if Counter(short)[name] == 1 else str(run) for name, run in zip(short, runs, strict=True)]
     traces = [(name, _load(run)) for name, run in zip(names, runs, strict=True)]

@@ -44,7 +44,7 @@ class StepsizeMonitor(callback_class()):  # type: ignore[misc]
 
     Args:
         directory: where the run is kept, as in `Monitor`; None: in memory.
-        settings: those of `Monitor`: `coordinates`, `seed`, `what_if`, `on_alert`, `strict`.
+        settings: those of `Monitor`: `coordinates`, `seed`, `what_if`, `budget`, `on_alert`, `strict`.
 
     Raises:
         ImportError: on import, where Lightning is not installed.

@@ -116,6 +116,13 @@ def render(runs: Sequence[tuple[str, Trace]], path: str | Path) -> Path:
     return target
 
 
+def is_report(path: Path) -> bool:
+    """Return whether a file is a report, which its title tells, or has nothing in it to lose."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        head = file.read(4096)
+    return not head or "stepscope</title>" in head
+
+
 def page(runs: Sequence[tuple[str, Trace]]) -> str:
     """Return the report of named runs as HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined

@@ -39,7 +39,7 @@ class StepsizeCallback(need("transformers", "transformers").TrainerCallback):  #
     Args:
         directory: where the run is kept, as in `Monitor`; None: in memory.
         write: takes the scalars and the step, such as `to_wandb()`; None: they go nowhere.
-        settings: those of `Monitor`: `coordinates`, `seed`, `what_if`, `on_alert`, `strict`.
+        settings: those of `Monitor`: `coordinates`, `seed`, `what_if`, `budget`, `on_alert`, `strict`.
 
     Raises:
         ImportError: on import, where Transformers is not installed.

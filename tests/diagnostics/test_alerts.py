@@ -114,6 +114,24 @@ def test_a_learning_rate_a_hundred_times_too_large_is_named_before_the_loss_doub
     assert "lower the rate to about 0.001" in first.suggestion
 
 
+def test_a_leap_of_the_rate_that_does_no_harm_is_noted_once_and_no_alert():
+    """Thirtyfold at step 100; the warm-up before it, and the return to the same rate later, are none."""
+    rates = np.interp(np.arange(400), [0, 50], [1e-9, 1e-4])
+    rates[[*range(100, 200), *range(300, 400)]] = 3e-3
+    params = [torch.nn.Parameter(torch.ones(64)) for _ in range(3)]
+    optimizer = torch.optim.Adam([{"params": params[:1]}, {"params": params[1:]}], lr=1e-4)
+    monitor = Monitor(optimizer, strict=True, what_if=())
+    for rate, g in zip(rates, noise(400), strict=True):
+        optimizer.param_groups[1]["lr"] = rate
+        for p in params:
+            p.grad = torch.tensor(g, dtype=torch.float32)
+        optimizer.step()
+    (event,) = [event for event in monitor.trace.events if event.kind == "rate leap"]
+    assert (event.step, event.tensor) == (101, "group1.param0")
+    assert event.message == "the learning rate of group 1 went from at most 0.0001 to 0.003 in 2 of 3 tensors"
+    assert told(monitor) == []
+
+
 def test_the_same_for_sgd(digits):
     def meddle(step, _model, optimizer):
         if step >= 600:
@@ -335,6 +353,22 @@ def test_a_reopened_run_is_told_of_a_lost_state_and_of_nothing_else(tmp_path, ho
         again.step()
     monitor.close()
     assert told(monitor) == ([("moment reset", 301)] if how == "no state" else [])
+
+
+@pytest.mark.parametrize("rate", [3e-2, 1e-2, 1e-5])
+def test_a_run_that_is_continued_at_a_far_larger_rate_has_that_noted(tmp_path, rate):
+    """The rate may be set after the monitor was made, as a scheduler does."""
+    with drive(torch.optim.Adam(weight(), lr=1e-3), noise(40), directory=tmp_path / "run"):
+        pass
+    optimizer = torch.optim.Adam(weight(), lr=0.5)
+    with Monitor(optimizer, tmp_path / "run", strict=True, what_if=()) as monitor:
+        optimizer.param_groups[0]["lr"] = rate
+        for g in noise(10, seed=1):
+            optimizer.param_groups[0]["params"][0].grad = torch.tensor(g, dtype=torch.float32)
+            optimizer.step()
+    found = [(event.step, event.message) for event in monitor.trace.events if event.kind == "rate leap"]
+    went = "the learning rate of group 0 went from at most 0.001 to 0.03 in 1 of 1 tensors"
+    assert found == ([(41, went)] if rate == 3e-2 else [])
 
 
 def test_the_monitors_own_state_and_a_model_without_its_optimizer():

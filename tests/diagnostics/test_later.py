@@ -161,6 +161,38 @@ def test_what_does_not_fit_goes_the_old_way(make):
     assert waited == 0
 
 
+def replace_moments(optimizer):
+    for state in optimizer.state.values():
+        state["exp_avg_sq"] = state["exp_avg_sq"].clone()
+
+
+@pytest.mark.parametrize("way", ["maximize", "another v in each step"])
+def test_what_never_fits_is_laid_out_ever_more_rarely(way, accelerator, monkeypatch):
+    """Once it fits, it is put off after as many steps at most as it did not fit."""
+    tried, lay_out = [], Later.lay_out
+
+    def counted(self, optimizer):
+        tried.append(not self._rest)
+        return lay_out(self, optimizer)
+
+    monkeypatch.setattr(Later, "lay_out", counted)
+    optimizer = ADAM(parameters()[:4], lr=0.01, maximize=way == "maximize")
+    monitor = Monitor(optimizer, coordinates=64, strict=True)
+    replacing = optimizer.register_step_pre_hook(lambda *_: None if way == "maximize" else replace_moments(optimizer))
+    steps(optimizer, 300)
+    assert len(tried) > 250
+    assert 5 < sum(tried) < 12
+    replacing.remove()
+    optimizer.param_groups[0]["maximize"] = False
+    steps(optimizer, 300, 300)
+    assert monitor._later.steps > 1
+    before = len(tried)
+    optimizer.load_state_dict(optimizer.state_dict())
+    steps(optimizer, 30, 600)
+    assert monitor._later.steps > 1
+    assert tried[before:] == [True]
+
+
 @pytest.mark.parametrize("name", ["adam", "adam, fused", "adamw, tensor rate", "nadam", "radam", "rmsprop", "amsgrad"])
 def test_all_coordinates(name):
     """The sums are made in another order there, in float32; the members of the harm test are the same."""

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from shared import unprivileged
 from stepscope.diagnostics.log import JsonLinesLog, Log, SqliteLog
 from stepscope.diagnostics.reading import LINES, SQLITE
 from stepscope.diagnostics.store import load, write_meta
@@ -115,19 +116,6 @@ def test_a_reader_never_fails_while_the_writer_writes_thins_closes_and_opens(nam
     assert writer.returncode == 0
     assert load(run).steps[-1] == 999
     assert reads > 20
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Act as a user who may not write here; root is stopped by no permission."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["closed", "killed"])

@@ -38,8 +38,16 @@ def test_text_is_aligned(trace):
     assert lines[0].split() == [name for name in COLUMNS if name != "formula"]
     assert len(set(map(len, lines[:3]))) == 1
     assert lines[1].startswith("layer0.weight ")
-    assert lines[3:] == ["lr/(sqrt(v)+eps)"]
+    assert lines[3:5] == ["lr/(sqrt(v)+eps)", ""]
     assert " 1000 " in lines[1]
+
+
+def test_each_column_is_explained_below(trace):
+    text = str(summarize(trace))
+    columns, legend = text.splitlines()[0].split(), text.partition("\n\n")[2].splitlines()
+    assert [line.split()[0] for line in legend] == columns
+    assert "b/a            variance ratio over the last half of the run" in legend
+    assert max(map(len, legend)) <= 80
 
 
 def test_to_pandas_keeps_the_numbers(trace):
@@ -64,5 +72,5 @@ def test_tensors_without_a_stepsize(records):
 
 def test_no_tensors():
     summary = summarize(Trace({}, [], np.arange(0), np.empty((0, 0, len(TRACE_COLUMNS)))))
-    assert str(summary).split() == [name for name in COLUMNS if name != "formula"]
+    assert str(summary).splitlines()[0].split() == [name for name in COLUMNS if name != "formula"]
     assert len(summary.to_pandas()) == 0

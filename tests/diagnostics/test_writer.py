@@ -19,13 +19,14 @@ import numpy as np
 import pytest
 import torch
 
+from shared import Failing
 from stepscope import Monitor, Trace
 from stepscope.diagnostics import recorder as recorder_module
 from stepscope.diagnostics import writer as writer_module
 from stepscope.diagnostics.log import Row, SqliteLog
 from stepscope.diagnostics.reading import SQLITE, read_rows
 from stepscope.diagnostics.schedule import GEOMETRIC, Schedule
-from stepscope.diagnostics.writer import NAME, Writer
+from stepscope.diagnostics.writer import NAME, StillSilent, Writer
 
 ROOT = Path(__file__).parents[2]
 WAIT = 30.0
@@ -46,17 +47,6 @@ class Gated(SqliteLog):
             assert self.gate.wait(WAIT)
         with super()._transaction() as connection:
             yield connection
-
-
-class Failing(SqliteLog):
-    """A log whose commits raise `fault`, where there is one."""
-
-    fault: BaseException | None = None
-
-    def commit(self) -> None:
-        if self.fault is not None:
-            raise self.fault
-        super().commit()
 
 
 @pytest.fixture
@@ -241,10 +231,35 @@ def test_a_disk_that_does_not_answer_is_told_of_once(
     for _ in range(10):
         writer.commit()
     (message,) = caplog.messages
-    assert "the record waits in memory, and the training goes on" in message
+    assert "the record waits in memory, and is written when it does, if the process still runs" in message
+    with pytest.raises(StillSilent):
+        writer.close()
     monkeypatch.undo()
     gated.gate.set()
-    writer.close()
+    started(writer).join(WAIT)
+
+
+def test_another_silence_is_told_of_as_the_record_is_closed(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(writer_module, "PATIENCE", 0.2)
+    writer = Writer(gated)
+    writer.append(record(1))
+    writer.commit()
+    assert gated.entered.wait(WAIT)
+    while not caplog.messages:
+        writer.commit()
+    gated.gate.set()
+    monkeypatch.setattr(writer_module, "PATIENCE", WAIT)
+    assert writer.settle()
+    gated.gate.clear()
+    writer.append(record(2))
+    monkeypatch.setattr(writer_module, "PATIENCE", 0.2)
+    with pytest.raises(TimeoutError) as raised:
+        writer.close()
+    assert not isinstance(raised.value, StillSilent)
+    gated.gate.set()
+    started(writer).join(WAIT)
 
 
 def test_rows_of_several_threads_all_arrive(path: Path) -> None:

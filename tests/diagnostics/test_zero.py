@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import distributed
 
+from shared import finish
 from stepscope import Monitor, Trace
 from stepscope.diagnostics.trace import SUMS
 
@@ -25,23 +26,13 @@ STEPS = 40
 
 def run(folder, world, *stages):
     """Let so many processes train; a world of 0 is one process without a group."""
-    for rank in range(max(1, world)):
-        with (folder / f"log-{rank}").open("w") as log:
+    logs, processes = [folder / f"log-{rank}" for rank in range(max(1, world))], []
+    for rank, log in enumerate(logs):
+        with log.open("w") as out:
             call = [sys.executable, WORKER, folder / f"store-{world}", str(rank), str(world), folder, *stages]
-            yield subprocess.Popen(call, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"DS_BUILD_OPS": "0"})
-
-
-def finish(folder, processes):
-    processes = list(processes)
-    try:
-        for process in processes:
-            process.wait(SECONDS)
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    for rank, process in enumerate(processes):
-        assert process.returncode == 0, (folder / f"log-{rank}").read_text()
+            alone = os.environ | {"DS_BUILD_OPS": "0"}
+            processes.append(subprocess.Popen(call, stdout=out, stderr=subprocess.STDOUT, env=alone))
+    finish(processes, logs, SECONDS)
 
 
 @pytest.mark.slow
@@ -49,8 +40,8 @@ def finish(folder, processes):
 @pytest.mark.parametrize("world", [1, 2])
 def test_each_stage_of_deepspeed_records_what_one_process_without_it_does(tmp_path, world):
     stages = ("0", "1", "2", "3", "small")
-    finish(tmp_path, run(tmp_path, 0, "plain"))
-    finish(tmp_path, run(tmp_path, world, *stages))
+    run(tmp_path, 0, "plain")
+    run(tmp_path, world, *stages)
     expected = Trace.load(tmp_path / "plain")
     for stage in stages:
         trace = Trace.load(tmp_path / stage)

@@ -11,6 +11,7 @@ import torch
 from torch import distributed
 
 import stepscope
+from shared import tiny_gpt2
 
 STEPS = 12
 
@@ -89,11 +90,7 @@ def train(folder, callback, sharded, resume=None):
         def on_step_end(self, args, state, control, *, optimizer, **_):
             optimizer.optimizer.consolidate_state_dict()
 
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 11, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 2}
-    dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    model = hf.GPT2LMHeadModel(hf.GPT2Config(**sizes, **dropout, bos_token_id=0, eos_token_id=0))
-    tokens = torch.randint(11, (64, 8), generator=torch.Generator().manual_seed(1))
+    model, tokens = tiny_gpt2()
     arguments = hf.TrainingArguments(
         output_dir=str(folder),
         max_steps=STEPS,

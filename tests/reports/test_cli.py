@@ -49,6 +49,20 @@ def test_report_writes_a_page_over_all_runs_and_warns_by_its_code(runs, capsys, 
     assert "\x1b" not in printed  # no colours outside a terminal
 
 
+@pytest.mark.parametrize("content", [b"<!doctype html>\n<title>stepscope</title-of-mine>", b"\xff\x00\n"])
+def test_report_replaces_no_file_of_others(runs, capsys, tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    Path("report.html").write_bytes(content)
+    assert cli.main(["report", str(runs / "fine")]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("stepscope: expected an earlier report or nothing at 'report.html', got a file that")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+    assert Path("report.html").read_bytes() == content
+    Path("report.html").write_bytes(b"")
+    assert cli.main(["report", str(runs / "fine")]) == 0
+
+
 def test_report_as_json(runs, capsys, tmp_path):
     target = tmp_path / "out.html"
     assert cli.main(["report", str(runs / "uphill"), "-o", str(target), "--json"]) == 1

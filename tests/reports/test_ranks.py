@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shared import finish
 from stepscope import Trace
 
 WORKER = Path(__file__).with_name("ranks.py")
@@ -23,26 +24,13 @@ def run(case, folder):
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
     place |= {"LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1"}
     folder.mkdir()
+    place |= {"PYTHONPATH": os.pathsep.join(sys.path)}  # it imports what the tests share
     logs, processes = [folder / f"log-{rank}" for rank in (0, 1)], []
-    try:
-        for rank, log in enumerate(logs):
-            with log.open("w") as out:
-                processes.append(
-                    subprocess.Popen(
-                        [sys.executable, WORKER, case, folder],
-                        stdout=out,
-                        stderr=subprocess.STDOUT,
-                        env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                    )
-                )
-        for process in processes:
-            process.wait(SECONDS)
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    for process, log in zip(processes, logs, strict=True):
-        assert process.returncode == 0, log.read_text()
+    for rank, log in enumerate(logs):
+        call, own = [sys.executable, WORKER, case, folder], {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        with log.open("w") as out:
+            processes.append(subprocess.Popen(call, stdout=out, stderr=subprocess.STDOUT, env=os.environ | place | own))
+    finish(processes, logs, SECONDS)
     return [next(line for line in log.read_text().splitlines() if line.startswith("steps:")) for log in logs]
 
 

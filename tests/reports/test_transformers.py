@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import stepscope
+from shared import tiny_gpt2
 from stepscope import Trace
 
 STEPS = 8
@@ -20,11 +21,7 @@ def train(folder, callback=None, *, steps=STEPS, resume=None, fails_at=None, **s
             if state.global_step == fails_at:
                 raise ArithmeticError("the loop broke")
 
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 11, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 2}
-    dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, **dropout, bos_token_id=0, eos_token_id=0))
-    tokens = torch.randint(11, (64, 8), generator=torch.Generator().manual_seed(1))
+    model, tokens = tiny_gpt2()
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
