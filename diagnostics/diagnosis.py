@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 
@@ -17,8 +18,10 @@ import numpy as np
 from .conditions import Condition, Decision, Growth
 from .drift import Harm, HarmDecision
 from .evidence import Evidence, gather, judged_start
+from .finding import listed
 from .findings import Finding, findings_of, sentence
 from .limits import Limit, limits
+from .remedy import Remedy
 from .skewness import Skewness
 from .trace import Trace
 from .what_if import Alternative
@@ -135,6 +138,7 @@ class Diagnosis:
             if finding.steps:
                 lines.append(f"   Steps: {finding.steps[0]} to {finding.steps[1]}.")
             lines += [f"   Why: {finding.why}.", *_wrap(f"Try: {finding.suggestion}", "   ")]
+            lines += _remedies(finding.remedies)
         return lines
 
     def to_dict(self) -> dict[str, JSON]:
@@ -195,6 +199,19 @@ def _reason(verdict: Verdict, e: Evidence) -> str:
     if e.dormant and not open_ones:
         open_ones = ["both conditions hold, but a is carried by dormant coordinates and not by those that learn"]
     return f"{meaning} {sentence(next(iter(open_ones), 'stepsizes and gradients died out together'))}"
+
+
+def _remedies(remedies: Sequence[Remedy]) -> list[str]:
+    """Return what is made for a finding, with the two lines that put the first in place."""
+    if not remedies:
+        return []
+    first, *others = remedies
+    lines = _wrap(f"Remedy, {first.name}: {first.reason} ({first.reference}). After the optimizer is made:", "   ")
+    lines += [f"     {line}" for line in first.lines]
+    if others:
+        names = listed([other.name for other in others], "or")
+        lines += _wrap(f"Or {names}; `stepscope remedies` tells why.", "   ")
+    return lines
 
 
 def _wrap(text: str, indent: str = "") -> list[str]:

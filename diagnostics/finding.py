@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .remedy import Remedy
+
 NOTHING = "Nothing to change."
 SYMBOL = re.compile(r"(rho|eps|beta[12]|[bc]\+?|[abc]\+?/a|\w+=\S+)(?=[\s,:]|$)|a (stands|keeps|grows)\b")
 """What a sentence may begin with as it is: the symbols of the record, and settings such as amsgrad=True."""
@@ -21,6 +23,8 @@ class Finding:
     tensors: tuple[str, ...] = ()
     steps: tuple[int, int] | None = None
     suggestion: str = NOTHING
+    remedies: tuple[Remedy, ...] = ()
+    """What is made for this, the first to be tried first."""
 
 
 def sentence(text: str) -> str:

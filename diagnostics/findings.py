@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from .finding import NOTHING, Finding, listed, sentence
 from .findings_record import RECORD_FINDINGS
 from .instability import trace_names
 from .pace import even_products
+from .remedy import REMEDIES
 from .skewness import WHOLE
 from .what_if import better
 
@@ -46,8 +48,8 @@ RISING_ADVICE = {
 
 def findings_of(evidence: Evidence) -> tuple[Finding, ...]:
     """Return what the evidence shows, the most serious first."""
-    found = (finding(evidence) for finding in (*FINDINGS, *RECORD_FINDINGS))
-    return tuple(finding for finding in found if finding is not None)
+    found = ((see.__name__, see(evidence)) for see in (*FINDINGS, *RECORD_FINDINGS))
+    return tuple(replace(seen, remedies=REMEDIES.get(name, ())) for name, seen in found if seen is not None)
 
 
 def broke(e: Evidence) -> Finding | None:

@@ -117,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--problems", action="store_true", help="list the problems of simulate and phase")
     listing.add_argument("--methods", action="store_true", help="list the methods of simulate and phase")
     listing.add_argument("--json", action="store_true", help="print JSON")
+    remedies = commands.add_parser("remedies", help="list which method is made for what a diagnosis may find")
+    remedies.add_argument("--json", action="store_true", help="print JSON")
     _add_worlds(commands)
     return parser
 

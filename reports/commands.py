@@ -193,12 +193,20 @@ def listed(problems: bool, methods: bool, **_: object) -> Found:
     return Found("\n".join(lines), data)
 
 
+def remedies(**_: object) -> Found:
+    """List which method is made for what a diagnosis may find."""
+    from .remedies import as_rows, as_text
+
+    return Found(as_text(), as_rows())
+
+
 COMMANDS: Mapping[str, Callable[..., Found]] = {
     "simulate": simulate,
     "phase": phase,
     "suite": suite,
     "claims": claims,
     "list": listed,
+    "remedies": remedies,
 }
 
 

@@ -1,0 +1,115 @@
+"""From a finding to a remedy: which method is made for what was seen, why, and the two lines that put it in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A method of `stepscope.remedies` that is made for a finding."""
+
+    name: str
+    finding: str
+    """What is seen, in words."""
+    reason: str
+    """Why it helps against that."""
+    reference: str
+    line: str
+    """How it is put in place, right after the line that makes `optimizer`; it takes over the settings of before."""
+
+    @property
+    def lines(self) -> tuple[str, str]:
+        """The two lines to be written after the one that makes `optimizer`."""
+        return f"from stepscope.remedies import {self.name}", self.line
+
+
+REDDI = "Reddi, Kale and Kumar, ICLR 2018"
+UPHILL = "the steps go against the mean gradient"
+SKEWED = "rare large gradients ask for a larger beta2"
+RISING = "the stepsizes keep rising, so there is no certificate"
+NOISE = "the noise of the steps does not die out"
+BROKEN = "the run broke"
+ALERTED = "updates out of proportion, or another alert"
+
+
+def exchanged(name: str) -> str:
+    """Return the line that exchanges an optimizer for another of the same groups and settings."""
+    return f"optimizer = {name}(optimizer.param_groups)"
+
+
+def weighed_in_full(finding: str) -> tuple[Remedy, ...]:
+    """Return what gives rare large gradients their full weight."""
+    return (
+        Remedy(
+            "AMSGrad",
+            finding,
+            "its stepsizes never rise, so a gradient that was rare and large is remembered for good; with a rate that "
+            "falls as 1/sqrt(t) theory lets it converge",
+            REDDI,
+            exchanged("AMSGrad"),
+        ),
+        Remedy(
+            "ADOPT",
+            finding,
+            "divides a gradient by what was known before it came, so that none makes itself small",
+            "Taniguchi et al., arXiv 2411.02853",
+            exchanged("ADOPT"),
+        ),
+        Remedy(
+            "AdaShift",
+            finding,
+            "divides by gradients of some steps ago, which know nothing of the present one",
+            "Zhou et al., ICLR 2019, arXiv 1810.00143",
+            exchanged("AdaShift"),
+        ),
+    )
+
+
+CLIPPED = (
+    "divides the step of a tensor by its RMS_t where that is above 1, so that gradients which outgrow their second "
+    "moment make no longer steps"
+)
+STABLE = "Wortsman et al., arXiv 2304.13013"
+
+REMEDIES: dict[str, tuple[Remedy, ...]] = {
+    "harm": weighed_in_full(UPHILL),
+    "skewed": weighed_in_full(SKEWED),
+    "rises": (
+        weighed_in_full(RISING)[0],
+        Remedy(
+            "AdaFom",
+            RISING,
+            "weighs all squared gradients alike, so its stepsizes change by O(1/t) and (c) stays bounded",
+            "Chen, Liu, Sun and Hong, ICLR 2019, arXiv 1808.02941",
+            exchanged("AdaFom"),
+        ),
+    ),
+    "noise_ball": (
+        Remedy(
+            "AutoDrop",
+            NOISE,
+            "lowers the rate when the path has stopped going anywhere; call scheduler.step() once an epoch",
+            "Teng, Wang and Choromanska, arXiv 2111.15317",
+            "scheduler = AutoDrop(optimizer)",
+        ),
+        Remedy(
+            "Demon",
+            NOISE,
+            "lets the total weight of a gradient fall linearly to the end of the run, as a falling rate does; put the "
+            "planned number of steps in",
+            "Chen, Wolfe, Li and Kyrillidis, arXiv 1910.04952",
+            "optimizer = Demon(optimizer, steps=total_steps)",
+        ),
+        Remedy(
+            "CProp",
+            NOISE,
+            "shortens the steps of coordinates whose past gradients do not agree on a sign",
+            "Preechakul and Kijsirikul, arXiv 1912.11493",
+            "optimizer = CProp(optimizer)",
+        ),
+    ),
+    "broke": (Remedy("ClipUpdates", BROKEN, CLIPPED, STABLE, "optimizer = ClipUpdates(optimizer)"),),
+    "alerted": (Remedy("ClipUpdates", ALERTED, CLIPPED, STABLE, "optimizer = ClipUpdates(optimizer)"),),
+}
+"""By the function of `findings.py` that sees it; the first is the one that we would try first."""
