@@ -38,18 +38,19 @@ FINISHED = 2
 """In the column of the survey: the sums over all coordinates were made elsewhere and lie where v before the step would;
 at v and g are just the members of the harm test."""
 
-SIZES = 7
+LAID = 9
 """Of a tensor: how many coordinates are watched, and in a sample; how many there are, and members of the harm test; of
-how many √v is kept; and how many are watched and are there in all, if other processes hold more of it."""
+how many √v is kept; how many are watched and are there in all, if other processes hold more of it; and the addresses of
+the indices of the sample, and of the places of the members among what is watched."""
 
 (
     TENSORS, ROOTED, SAMPLED, LEADING, MEMBERS, RULES, LAG, KEPT, LENGTH, STANDS_FOR,
-    JOBS, GRADIENTS, COUNTS, LAYOUT, INDEX, LEAD, ROOT, EACH, UNKEPT, SCRATCH, COEFFICIENTS, THEN, LAST, SUM, RMS2_MAX,
+    JOBS, GRADIENTS, COUNTS, LAYOUT, ROOT, EACH, UNKEPT, SCRATCH, COEFFICIENTS, THEN, LAST, SUM, RMS2_MAX,
     STRETCH, MOMENTUM, OWED, UNIT,
     NUMBERS, IMAGINED, STEPPED, NOW, STATE, PAST, RULE_COUNTS, RULE_SUMS, RULE_STRETCH,
     HISTORY, HISTORY_PEAKS, FLAGS, FLIGHT, FLOWN,
     ENTRIES,
-) = range(44)  # fmt: skip
+) = range(42)  # fmt: skip
 """The table that the compiled call is handed: sizes first, then the addresses of the arrays. Handing over forty arrays
 one by one takes longer than the step of a small network."""
 
@@ -145,8 +146,7 @@ def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR
     jobs, counts = integers(table[JOBS], (n, JOB)), doubles(table[COUNTS], (n,))
     if not advanced(jobs, counts):
         return STALE
-    gradients, layout = integers(table[GRADIENTS], (n,)), integers(table[LAYOUT], (n, SIZES))
-    index, lead = integers(table[INDEX], (table[SAMPLED],)), integers(table[LEAD], (table[LEADING],))
+    gradients, layout = integers(table[GRADIENTS], (n,)), integers(table[LAYOUT], (n, LAID))
     root, each = doubles(table[ROOT], (table[ROOTED],)), doubles(table[EACH], (4, table[SAMPLED]))
     unkept, scratch = doubles(table[UNKEPT], (4, BLOCK)), doubles(table[SCRATCH], (3, BLOCK))
     coefficients, then = doubles(table[COEFFICIENTS], (n, TERMS)), doubles(table[THEN], (n, TERMS))
@@ -165,12 +165,12 @@ def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR
     at = at_sampled = at_lead = at_rules = 0
     sick = False
     for p in range(n):
-        watched, sampled, numel, leading, rooted, drawn, whole = layout[p]
+        watched, sampled, numel, leading, rooted, drawn, whole, index, lead = layout[p]
         v_address, size, gathered, survey, before = jobs[p, :STEADY]
         g_address = gradients[p]
         now = coefficients[jobs[p, RULE]]
         if size > 0:
-            chosen = none if gathered else index[at_sampled : at_sampled + sampled]
+            chosen = none if gathered else integers(index, (sampled,))
             last[p] = 0.0
             for begin in range(0, rooted, BLOCK):
                 end = min(begin + BLOCK, rooted)
@@ -195,7 +195,7 @@ def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR
             elif not rooted:
                 add_unrooted(v_address, g_address, size, watched, now, then[p], last[p])
             # The members of the harm test: the first of a sample, and a sample of their own where all are watched.
-            whose = lead[at_lead : at_lead + leading] if gathered or not sampled else chosen[:leading]
+            whose = integers(lead, (leading,)) if gathered or not sampled else chosen[:leading]
             whose = none if survey == FINISHED else whose
             load(v_address, size, whose, numel, 0, v[:leading])
             load(g_address, size, whose, numel, 0, g[:leading])
