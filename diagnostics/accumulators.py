@@ -80,9 +80,8 @@ class Accumulators:
         """Where the tensors' gradients of this step lie, `(tensors,)`; a memoryview takes a number in half the time."""
         self._coordinates: list[Coordinates] = []
         self._root, self._each = np.zeros(0), np.zeros((PER_COORDINATE, 0))
-        self._index, self._lead = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._scratch, self._unkept = np.zeros((3, one_step.BLOCK)), np.zeros((PER_COORDINATE, one_step.BLOCK))
-        self._layout, self._jobs = np.zeros((0, one_step.SIZES), np.int64), np.zeros((0, one_step.JOB), np.int64)
+        self._layout, self._jobs = np.zeros((0, one_step.LAID), np.int64), np.zeros((0, one_step.JOB), np.int64)
         self._rules, self._then = (np.zeros((0, len(Coefficients._fields))) for _ in range(2))
         self._counts = np.zeros(0)
         self._chunk_sums, self._next_chunk = np.zeros((0, len(SUMS))), np.zeros(1, np.int64)
@@ -106,19 +105,18 @@ class Accumulators:
         Of tensors that are not `rooted` sqrt(v) is not kept from step to step, see `fading.py`.
         """
         more = len(coordinates)
-        sizes = [
+        laid = [
             (
                 *(c.watched, len(c.sampled), c.numel, c.lead, c.watched if keeps else 0, c.whole_watched, c.whole),
+                *(c.sampled.ctypes.data, c.lead_index.ctypes.data),
                 0 if keeps else math.ceil(c.watched / one_step.CHUNK),
             )
             for c, keeps in zip(coordinates, rooted, strict=True)
         ]
-        self._layout = np.concatenate([self._layout, np.array(sizes, np.int64).reshape(-1, one_step.SIZES)])
-        self._index = np.concatenate([self._index, *(c.index for c in coordinates if c.index is not None)])
-        sampled, kept, chunks = self._layout[:, 1], self._layout[:, 4], self._layout[:, 7]
+        self._layout = np.concatenate([self._layout, np.array(laid, np.int64).reshape(-1, one_step.LAID)])
+        sampled, kept, chunks = self._layout[:, 1], self._layout[:, 4], self._layout[:, one_step.LAID - 1]
         self._chunk_sums = np.zeros((chunks.sum(), len(SUMS)))
         self._summed = int(self._layout[chunks > 0, 0].sum())
-        self._lead = np.concatenate([self._lead, *(c.lead_index for c in coordinates)])
         self._root = np.pad(self._root, (0, kept.sum() - len(self._root)))
         self._each = np.pad(self._each, ((0, 0), (0, sampled.sum() - self._each.shape[1])))
         self.rms2_max, self._counts = np.pad(self.rms2_max, (0, more)), np.pad(self._counts, (0, more))
@@ -145,8 +143,6 @@ class Accumulators:
             one_step.GRADIENTS: self._gradients,
             one_step.COUNTS: self._counts,
             one_step.LAYOUT: self._layout,
-            one_step.INDEX: self._index,
-            one_step.LEAD: self._lead,
             one_step.ROOT: self._root,
             one_step.EACH: self._each,
             one_step.UNKEPT: self._unkept,
@@ -180,8 +176,8 @@ class Accumulators:
         sizes = {
             one_step.TENSORS: len(self._jobs),
             one_step.ROOTED: len(self._root),
-            one_step.SAMPLED: len(self._index),
-            one_step.LEADING: len(self._lead),
+            one_step.SAMPLED: self._each.shape[1],
+            one_step.LEADING: stretches.current.shape[1],
             one_step.MEMBERS: alternatives.now.shape[1],
             one_step.RULES: len(alternatives.rules),
             one_step.LAG: len(alternatives.past),

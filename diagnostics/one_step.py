@@ -41,18 +41,19 @@ FINISHED = 2
 """In the column of the survey: the sums over all coordinates were made elsewhere and lie where v before the step would;
 at v and g are just the members of the harm test."""
 
-SIZES = 8
+LAID = 10
 """Of a tensor: how many coordinates are watched, and in a sample; how many there are, and members of the harm test; of
-how many √v is kept; how many are watched and are there in all, if other processes hold more of it; and its chunks."""
+how many √v is kept; how many are watched and are there in all, if other processes hold more of it; the addresses of
+the indices of the sample, and of the places of the members among what is watched; and its chunks."""
 
 (
     TENSORS, ROOTED, SAMPLED, LEADING, MEMBERS, RULES, LAG, KEPT, LENGTH, STANDS_FOR, CHUNKS,
-    JOBS, GRADIENTS, COUNTS, LAYOUT, INDEX, LEAD, ROOT, EACH, UNKEPT, SCRATCH, COEFFICIENTS, THEN, LAST, SUM, RMS2_MAX,
+    JOBS, GRADIENTS, COUNTS, LAYOUT, ROOT, EACH, UNKEPT, SCRATCH, COEFFICIENTS, THEN, LAST, SUM, RMS2_MAX,
     STRETCH, MOMENTUM, OWED, UNIT,
     NUMBERS, IMAGINED, STEPPED, NOW, STATE, PAST, RULE_COUNTS, RULE_SUMS, RULE_STRETCH,
     HISTORY, HISTORY_PEAKS, FLAGS, FLIGHT, FLOWN, CHUNK_SUMS, NEXT_CHUNK,
     ENTRIES,
-) = range(47)  # fmt: skip
+) = range(45)  # fmt: skip
 """The table that the compiled call is handed: sizes first, then the addresses of the arrays. Handing over forty arrays
 one by one takes longer than the step of a small network."""
 
@@ -142,13 +143,13 @@ def add_chunk(v: int, g: int, size: int, numel: int, now: Array, then: Array, ou
 def sum_chunks(table: NDArray[np.int64]) -> None:
     """Sum the coming step of tensors without a memory, chunk by chunk, until none is left that no other thread took."""
     n, chunk_sums = table[TENSORS], doubles(table[CHUNK_SUMS], (table[CHUNKS], COLUMNS))
-    jobs, layout = integers(table[JOBS], (n, JOB)), integers(table[LAYOUT], (n, SIZES))
+    jobs, layout = integers(table[JOBS], (n, JOB)), integers(table[LAYOUT], (n, LAID))
     gradients = integers(table[GRADIENTS], (n,))
     coefficients, then = doubles(table[COEFFICIENTS], (n, TERMS)), doubles(table[THEN], (n, TERMS))
     chunk: int = draw(table[NEXT_CHUNK])  # type: ignore[call-arg]
     first = 0
     for p in range(n):
-        watched, size, past = layout[p, 0], jobs[p, SIZE], first + layout[p, SIZES - 1]
+        watched, size, past = layout[p, 0], jobs[p, SIZE], first + layout[p, LAID - 1]
         while chunk < past:
             if size > 0 and not jobs[p, SURVEY]:
                 begin = (chunk - first) * CHUNK
@@ -170,8 +171,7 @@ def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR
     jobs, counts = integers(table[JOBS], (n, JOB)), doubles(table[COUNTS], (n,))
     if not advanced(jobs, counts):
         return STALE
-    gradients, layout = integers(table[GRADIENTS], (n,)), integers(table[LAYOUT], (n, SIZES))
-    index, lead = integers(table[INDEX], (table[SAMPLED],)), integers(table[LEAD], (table[LEADING],))
+    gradients, layout = integers(table[GRADIENTS], (n,)), integers(table[LAYOUT], (n, LAID))
     root, each = doubles(table[ROOT], (table[ROOTED],)), doubles(table[EACH], (4, table[SAMPLED]))
     unkept, scratch = doubles(table[UNKEPT], (4, BLOCK)), doubles(table[SCRATCH], (3, BLOCK))
     coefficients, then = doubles(table[COEFFICIENTS], (n, TERMS)), doubles(table[THEN], (n, TERMS))
@@ -191,12 +191,12 @@ def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR
     at = at_sampled = at_lead = at_rules = at_chunk = 0
     sick = False
     for p in range(n):
-        watched, sampled, numel, leading, rooted, drawn, whole, chunks = layout[p]
+        watched, sampled, numel, leading, rooted, drawn, whole, index, lead, chunks = layout[p]
         v_address, size, gathered, survey, before = jobs[p, :STEADY]
         g_address = gradients[p]
         now = coefficients[jobs[p, RULE]]
         if size > 0:
-            chosen = none if gathered else index[at_sampled : at_sampled + sampled]
+            chosen = none if gathered else integers(index, (sampled,))
             last[p] = 0.0
             for begin in range(0, rooted, BLOCK):
                 end = min(begin + BLOCK, rooted)
@@ -223,7 +223,7 @@ def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR
                     for k in range(COLUMNS):
                         last[p, k] += chunk_sums[chunk, k]
             # The members of the harm test: the first of a sample, and a sample of their own where all are watched.
-            whose = lead[at_lead : at_lead + leading] if gathered or not sampled else chosen[:leading]
+            whose = integers(lead, (leading,)) if gathered or not sampled else chosen[:leading]
             whose = none if survey == FINISHED else whose
             load(v_address, size, whose, numel, 0, v[:leading])
             load(g_address, size, whose, numel, 0, g[:leading])
