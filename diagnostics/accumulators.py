@@ -14,8 +14,10 @@ A coordinate counts from its first non-zero second moment: until then the optimi
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -28,11 +30,14 @@ from .flight import FlightRecorder
 from .imagined import Alternatives
 from .one_step import FINISHED, SIZE, STALE, STEADY
 from .sampling import Coordinates
+from .side_by_side import side_by_side
 from .signals import Signals
 from .trace import SUMS
 
 Array = NDArray[np.float64]
 
+PER_THREAD = 2**20
+"""Coordinates whose sums are worth a thread of their own: they take several times as long as starting it does."""
 PER_COORDINATE = 4
 """a, b, c and c_plus are also kept per coordinate, for the standard errors of a sample."""
 
@@ -75,11 +80,13 @@ class Accumulators:
         """Where the tensors' gradients of this step lie, `(tensors,)`; a memoryview takes a number in half the time."""
         self._coordinates: list[Coordinates] = []
         self._root, self._each = np.zeros(0), np.zeros((PER_COORDINATE, 0))
-        self._index, self._lead = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._scratch, self._unkept = np.zeros((3, one_step.BLOCK)), np.zeros((PER_COORDINATE, one_step.BLOCK))
-        self._layout, self._jobs = np.zeros((0, one_step.SIZES), np.int64), np.zeros((0, one_step.JOB), np.int64)
+        self._layout, self._jobs = np.zeros((0, one_step.LAID), np.int64), np.zeros((0, one_step.JOB), np.int64)
         self._rules, self._then = (np.zeros((0, len(Coefficients._fields))) for _ in range(2))
         self._counts = np.zeros(0)
+        self._chunk_sums, self._next_chunk = np.zeros((0, len(SUMS))), np.zeros(1, np.int64)
+        self._summed = 0
+        """Coordinates of tensors of which sqrt(v) is not kept."""
         self._stands_for = 1
         self._held: list[object] = []
         """What a job points to and nobody else keeps."""
@@ -98,14 +105,18 @@ class Accumulators:
         Of tensors that are not `rooted` sqrt(v) is not kept from step to step, see `fading.py`.
         """
         more = len(coordinates)
-        sizes = [
-            (c.watched, len(c.sampled), c.numel, c.lead, c.watched if keeps else 0, c.whole_watched, c.whole)
+        laid = [
+            (
+                *(c.watched, len(c.sampled), c.numel, c.lead, c.watched if keeps else 0, c.whole_watched, c.whole),
+                *(c.sampled.ctypes.data, c.lead_index.ctypes.data),
+                0 if keeps else math.ceil(c.watched / one_step.CHUNK),
+            )
             for c, keeps in zip(coordinates, rooted, strict=True)
         ]
-        self._layout = np.concatenate([self._layout, np.array(sizes, np.int64).reshape(-1, one_step.SIZES)])
-        self._index = np.concatenate([self._index, *(c.index for c in coordinates if c.index is not None)])
-        sampled, kept = self._layout[:, 1], self._layout[:, 4]
-        self._lead = np.concatenate([self._lead, *(c.lead_index for c in coordinates)])
+        self._layout = np.concatenate([self._layout, np.array(laid, np.int64).reshape(-1, one_step.LAID)])
+        sampled, kept, chunks = self._layout[:, 1], self._layout[:, 4], self._layout[:, one_step.LAID - 1]
+        self._chunk_sums = np.zeros((chunks.sum(), len(SUMS)))
+        self._summed = int(self._layout[chunks > 0, 0].sum())
         self._root = np.pad(self._root, (0, kept.sum() - len(self._root)))
         self._each = np.pad(self._each, ((0, 0), (0, sampled.sum() - self._each.shape[1])))
         self.rms2_max, self._counts = np.pad(self.rms2_max, (0, more)), np.pad(self._counts, (0, more))
@@ -132,8 +143,6 @@ class Accumulators:
             one_step.GRADIENTS: self._gradients,
             one_step.COUNTS: self._counts,
             one_step.LAYOUT: self._layout,
-            one_step.INDEX: self._index,
-            one_step.LEAD: self._lead,
             one_step.ROOT: self._root,
             one_step.EACH: self._each,
             one_step.UNKEPT: self._unkept,
@@ -161,18 +170,21 @@ class Accumulators:
             one_step.FLAGS: signals.flags,
             one_step.FLIGHT: flight.ring,
             one_step.FLOWN: flight.steps,
+            one_step.CHUNK_SUMS: self._chunk_sums,
+            one_step.NEXT_CHUNK: self._next_chunk,
         }
         sizes = {
             one_step.TENSORS: len(self._jobs),
             one_step.ROOTED: len(self._root),
-            one_step.SAMPLED: len(self._index),
-            one_step.LEADING: len(self._lead),
+            one_step.SAMPLED: self._each.shape[1],
+            one_step.LEADING: stretches.current.shape[1],
             one_step.MEMBERS: alternatives.now.shape[1],
             one_step.RULES: len(alternatives.rules),
             one_step.LAG: len(alternatives.past),
             one_step.KEPT: flight.ring.shape[2],
             one_step.LENGTH: len(flight.steps),
             one_step.STANDS_FOR: self._stands_for,
+            one_step.CHUNKS: len(self._chunk_sums),
         }
         for place, size in sizes.items():
             self._table[place] = size
@@ -190,10 +202,20 @@ class Accumulators:
 
         `step` is its number in the run. Of a `STALE` step nothing is added or forgotten.
         """
+        if self._summed:
+            self._sum_chunks()
         found: int = one_step.take_step(self._table, step)
         if found != STALE and self._held:
             self._held.clear()
         return found
+
+    def _sum_chunks(self) -> None:
+        self._next_chunk[0] = 0
+        threads = min(torch.get_num_threads(), self._summed // PER_THREAD)
+        if threads > 1:
+            side_by_side(partial(one_step.sum_chunks, self._table), threads)
+        else:
+            one_step.sum_chunks(self._table)
 
     def clear(self) -> None:
         """Forget what the handles were given, after a step that went wrong."""

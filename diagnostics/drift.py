@@ -81,9 +81,9 @@ Products = tuple[tuple[int, int], Array, Array, Array]
 class Stretches:
     """At most 4K equal stretches of per-coordinate sums of e m, g, e and more; when all are full, neighbours merge.
 
-    The newer half of them is always the last half of the run, to within a stretch, and nothing is kept per step. Closed
-    stretches are held in float32: each sum is rounded once per merge (6e-8 of itself), far below the noise that the
-    test weighs, and the memory halves.
+    The newer half of them is always the last half of the run, to within a stretch. Its beginning never moves back, so
+    the older half is let go, and nothing is kept per step. Closed stretches are held in float32: each sum is rounded
+    once per merge (6e-8 of itself), far below the noise that the test weighs, and the memory halves.
     """
 
     def __init__(self, coords: int, rows: int = 6) -> None:
@@ -95,10 +95,16 @@ class Stretches:
         """o, the steps at rate 1 that are to come of gradients already seen; the caller moves it on."""
         self.unit: Array = np.zeros(coords)
         """abs(g) where it first was not 0, in which u is measured: float32 would not hold every g³."""
-        self.closed: NDArray[np.float32] = np.zeros((4 * K, rows, coords), dtype=np.float32)
+        self.closed: list[NDArray[np.float32]] = []
+        """The newer half of the stretches that are full, each `(rows, coords)`, oldest first; K of them at least."""
         self.full = 0
         self.length = 1
         self.taken = 0
+
+    @property
+    def kept(self) -> int:
+        """How many stretches `closed` has."""
+        return min(self.full, max(K, self.full // 2))
 
     def advance(self) -> None:
         """Count one step; close the open stretch if it is complete, and merge when there is no room."""
@@ -106,12 +112,13 @@ class Stretches:
         if self.taken < self.length:
             return
         with np.errstate(all="ignore"):  # a diverging run may leave float32; see `gram`
-            self.closed[self.full] = self.current
+            self.closed.append(self.current.astype(np.float32))
             self.current[:] = 0.0
             self.full, self.taken = self.full + 1, 0
             if self.full == 4 * K:
-                np.add(self.closed[0::2], self.closed[1::2], out=self.closed[: 2 * K])
+                self.closed = [older + newer for older, newer in zip(self.closed[::2], self.closed[1::2], strict=True)]
                 self.full, self.length = 2 * K, 2 * self.length
+            del self.closed[: -self.kept]
 
     def gram(
         self, sizes: Sequence[tuple[int, float]], rows: tuple[int, ...] = (STEP, PULL, MASS, SQUARE, LIVE)
@@ -126,7 +133,7 @@ class Stretches:
         k = self.full // 2
         if k < K:
             return None
-        window = self.closed[self.full - k : self.full, list(rows)]
+        window = np.stack([stretch[list(rows)] for stretch in self.closed])
         grams = np.zeros((3, len(sizes), k, k))
         end = 0
         for tensor, (count, scale) in enumerate(sizes):
@@ -144,11 +151,11 @@ class Stretches:
         k = self.full // 2
         if k < K:
             return None
-        window = self.closed[self.full - k : self.full].astype(np.float64) / self.length
+        window = np.stack(self.closed)
         grams, end = np.zeros((len(sizes), k, k)), 0
         for tensor, (count, scale) in enumerate(sizes):
             begin, end = end, end + count
-            own = window[:, :, begin:end]
+            own = window[:, :, begin:end].astype(np.float64) / self.length
             mass, square = own[:, MASS].mean(axis=0), own[:, SQUARE].mean(axis=0)
             usable = np.isfinite(own).all(axis=(0, 1)) & (square > 0) & (mass > 0)
             usable &= _counted(own[:, [STEP, PULL, MASS, SQUARE, LIVE]])
@@ -160,13 +167,16 @@ class Stretches:
         """Make room for `coords` more coordinates, which have not stepped so far; replaces `current`."""
         self.current = np.pad(self.current, ((0, 0), (0, coords)))
         self.momentum, self.owed, self.unit = (np.pad(x, (0, coords)) for x in (self.momentum, self.owed, self.unit))
-        self.closed = np.pad(self.closed, ((0, 0), (0, 0), (0, coords)))
+        self.closed = [np.pad(stretch, ((0, 0), (0, coords))) for stretch in self.closed]
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return everything needed to go on later, as copies."""
+        closed = np.zeros((2 * K - 1, *self.current.shape), np.float32)  # of one shape, however long the run is
+        for place, stretch in enumerate(self.closed):
+            closed[place] = stretch
         return {
             "counts": np.array([self.full, self.length, self.taken], dtype=np.int64),
-            "closed": self.closed.copy(),
+            "closed": closed,
             "current": self.current.copy(),
             "momentum": self.momentum.copy(),
             "owed": self.owed.copy(),
@@ -181,7 +191,7 @@ class Stretches:
                 f"{state['current'].shape[1]}; resume with the same model and the same `coordinates`."
             )
         self.full, self.length, self.taken = (int(value) for value in state["counts"])
-        self.closed[:] = state["closed"]
+        self.closed = [np.array(stretch, np.float32) for stretch in state["closed"][: self.kept]]
         self.current[:] = state["current"]
         self.momentum[:], self.owed[:], self.unit[:] = (state[name] for name in ("momentum", "owed", "unit"))
 

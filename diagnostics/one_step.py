@@ -8,7 +8,7 @@ import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from .compiled import compiled, inner, pointer
+from .compiled import compiled, draw, inner, pointer, unlocked
 from .fading import add_long, add_short
 from .imagined import imagine, meet, outstanding
 from .signals import BLOCKS, WIDTH, look
@@ -22,6 +22,9 @@ TERMS = 7
 """Coefficients of a step."""
 BLOCK = 4096
 """Coordinates that the compiled loop holds at a time; the arrays for so many lie in a second-level cache."""
+CHUNK = 2**16
+"""Coordinates of a tensor without a memory that one thread sums; the same however many threads there are, so that the
+sums have the same bits."""
 SCANNED = 2**14
 """Elements up to which a sampled tensor, read where it lies, is searched whole for numbers that are not finite."""
 
@@ -38,18 +41,19 @@ FINISHED = 2
 """In the column of the survey: the sums over all coordinates were made elsewhere and lie where v before the step would;
 at v and g are just the members of the harm test."""
 
-SIZES = 7
+LAID = 10
 """Of a tensor: how many coordinates are watched, and in a sample; how many there are, and members of the harm test; of
-how many √v is kept; and how many are watched and are there in all, if other processes hold more of it."""
+how many √v is kept; how many are watched and are there in all, if other processes hold more of it; the addresses of
+the indices of the sample, and of the places of the members among what is watched; and its chunks."""
 
 (
-    TENSORS, ROOTED, SAMPLED, LEADING, MEMBERS, RULES, LAG, KEPT, LENGTH, STANDS_FOR,
-    JOBS, GRADIENTS, COUNTS, LAYOUT, INDEX, LEAD, ROOT, EACH, UNKEPT, SCRATCH, COEFFICIENTS, THEN, LAST, SUM, RMS2_MAX,
+    TENSORS, ROOTED, SAMPLED, LEADING, MEMBERS, RULES, LAG, KEPT, LENGTH, STANDS_FOR, CHUNKS,
+    JOBS, GRADIENTS, COUNTS, LAYOUT, ROOT, EACH, UNKEPT, SCRATCH, COEFFICIENTS, THEN, LAST, SUM, RMS2_MAX,
     STRETCH, MOMENTUM, OWED, UNIT,
     NUMBERS, IMAGINED, STEPPED, NOW, STATE, PAST, RULE_COUNTS, RULE_SUMS, RULE_STRETCH,
-    HISTORY, HISTORY_PEAKS, FLAGS, FLIGHT, FLOWN,
+    HISTORY, HISTORY_PEAKS, FLAGS, FLIGHT, FLOWN, CHUNK_SUMS, NEXT_CHUNK,
     ENTRIES,
-) = range(44)  # fmt: skip
+) = range(45)  # fmt: skip
 """The table that the compiled call is handed: sizes first, then the addresses of the arrays. Handing over forty arrays
 one by one takes longer than the step of a small network."""
 
@@ -125,8 +129,8 @@ def unsound(address: int, size: int, numel: int) -> int:
 
 
 @inner()
-def add_unrooted(v: int, g: int, size: int, numel: int, now: Array, then: Array, out: Array) -> None:
-    """Write the sums of one step of a tensor without a memory to `out`; `v` and `g` are addresses."""
+def add_chunk(v: int, g: int, size: int, numel: int, now: Array, then: Array, out: Array) -> None:
+    """Add one step of a chunk of a tensor without a memory to `out`; `v` and `g` are addresses."""
     if size == 4:
         short = carray(pointer(v), numel, np.float32), carray(pointer(g), numel, np.float32)  # type: ignore[call-arg]
         add_short(short[0], short[1], now, then, out)
@@ -135,18 +139,39 @@ def add_unrooted(v: int, g: int, size: int, numel: int, now: Array, then: Array,
         add_long(long[0], long[1], now, then, out)
 
 
+@unlocked
+def sum_chunks(table: NDArray[np.int64]) -> None:
+    """Sum the coming step of tensors without a memory, chunk by chunk, until none is left that no other thread took."""
+    n, chunk_sums = table[TENSORS], doubles(table[CHUNK_SUMS], (table[CHUNKS], COLUMNS))
+    jobs, layout = integers(table[JOBS], (n, JOB)), integers(table[LAYOUT], (n, LAID))
+    gradients = integers(table[GRADIENTS], (n,))
+    coefficients, then = doubles(table[COEFFICIENTS], (n, TERMS)), doubles(table[THEN], (n, TERMS))
+    chunk: int = draw(table[NEXT_CHUNK])  # type: ignore[call-arg]
+    first = 0
+    for p in range(n):
+        watched, size, past = layout[p, 0], jobs[p, SIZE], first + layout[p, LAID - 1]
+        while chunk < past:
+            if size > 0 and not jobs[p, SURVEY]:
+                begin = (chunk - first) * CHUNK
+                v, g = jobs[p, V] + size * begin, gradients[p] + size * begin
+                chunk_sums[chunk] = 0.0
+                now = coefficients[jobs[p, RULE]]
+                add_chunk(v, g, size, min(CHUNK, watched - begin), now, then[p], chunk_sums[chunk])
+            chunk = draw(table[NEXT_CHUNK])
+        first = past
+
+
 @compiled
 def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR0915 - one pass
     """Add one step of every tensor that has a job, and strike what does not stand; return what is noteworthy, as bits.
 
-    `step` is the number of the step in the run.
+    `step` is the number of the step in the run. What `sum_chunks` does was done before.
     """
     n, kept, stands_for = table[TENSORS], table[KEPT], float(table[STANDS_FOR])
     jobs, counts = integers(table[JOBS], (n, JOB)), doubles(table[COUNTS], (n,))
     if not advanced(jobs, counts):
         return STALE
-    gradients, layout = integers(table[GRADIENTS], (n,)), integers(table[LAYOUT], (n, SIZES))
-    index, lead = integers(table[INDEX], (table[SAMPLED],)), integers(table[LEAD], (table[LEADING],))
+    gradients, layout = integers(table[GRADIENTS], (n,)), integers(table[LAYOUT], (n, LAID))
     root, each = doubles(table[ROOT], (table[ROOTED],)), doubles(table[EACH], (4, table[SAMPLED]))
     unkept, scratch = doubles(table[UNKEPT], (4, BLOCK)), doubles(table[SCRATCH], (3, BLOCK))
     coefficients, then = doubles(table[COEFFICIENTS], (n, TERMS)), doubles(table[THEN], (n, TERMS))
@@ -161,16 +186,17 @@ def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR
     integers(table[FLOWN], (table[LENGTH],))[slot] = step
     flight = carray(pointer(table[FLIGHT] + 4 * slot * n * kept), (n, kept), np.float32)
     v, g = scratch[0], scratch[1]
+    chunk_sums = doubles(table[CHUNK_SUMS], (table[CHUNKS], COLUMNS))
     none = np.empty(0, np.int64)
-    at = at_sampled = at_lead = at_rules = 0
+    at = at_sampled = at_lead = at_rules = at_chunk = 0
     sick = False
     for p in range(n):
-        watched, sampled, numel, leading, rooted, drawn, whole = layout[p]
+        watched, sampled, numel, leading, rooted, drawn, whole, index, lead, chunks = layout[p]
         v_address, size, gathered, survey, before = jobs[p, :STEADY]
         g_address = gradients[p]
         now = coefficients[jobs[p, RULE]]
         if size > 0:
-            chosen = none if gathered else index[at_sampled : at_sampled + sampled]
+            chosen = none if gathered else integers(index, (sampled,))
             last[p] = 0.0
             for begin in range(0, rooted, BLOCK):
                 end = min(begin + BLOCK, rooted)
@@ -192,10 +218,12 @@ def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR
             elif drawn < whole:
                 if whole <= SCANNED and not gathered:
                     last[p, NONFINITE] = max(last[p, NONFINITE], unsound(g_address, size, numel) * drawn / whole)
-            elif not rooted:
-                add_unrooted(v_address, g_address, size, watched, now, then[p], last[p])
+            else:
+                for chunk in range(at_chunk, at_chunk + chunks):  # in their order, whoever was first to have summed one
+                    for k in range(COLUMNS):
+                        last[p, k] += chunk_sums[chunk, k]
             # The members of the harm test: the first of a sample, and a sample of their own where all are watched.
-            whose = lead[at_lead : at_lead + leading] if gathered or not sampled else chosen[:leading]
+            whose = integers(lead, (leading,)) if gathered or not sampled else chosen[:leading]
             whose = none if survey == FINISHED else whose
             load(v_address, size, whose, numel, 0, v[:leading])
             load(g_address, size, whose, numel, 0, g[:leading])
@@ -219,7 +247,7 @@ def take_step(table: NDArray[np.int64], step: int) -> int:  # noqa: PLR0912, PLR
             if not jobs[p, STEADY]:
                 jobs[p, SIZE] = 0
         at, at_sampled, at_lead = at + rooted, at_sampled + sampled, at_lead + leading
-        at_rules += imagined[p]
+        at_rules, at_chunk = at_rules + imagined[p], at_chunk + chunks
         sick |= last[p, NONFINITE] > 0
         if last[p, RMS2] > rms2_max[p]:  # noqa: PLR1730 - not so for NaN
             rms2_max[p] = last[p, RMS2]

@@ -27,6 +27,9 @@ LEAD = 256
 """Coordinates per tensor on which the harm test runs: it keeps 51 numbers for each, so it takes fewer than the sums."""
 
 
+IN_ORDER = np.arange(LEAD, dtype=np.int64)
+
+
 class Coordinates:
     """The watched coordinates of one parameter: all of them, or a simple random sample without replacement.
 
@@ -60,7 +63,7 @@ class Coordinates:
             self.index = at_hand
             self._torch_index = torch.from_numpy(self.index)
         self.watched = self.numel if self.index is None else len(self.index)
-        self.lead_index = at_hand if self.index is None else np.arange(self.lead)
+        self.lead_index = at_hand if self.index is None else IN_ORDER[: self.lead]
         """Where the members of the harm test stand among the watched coordinates."""
         self.scale = self.whole / self.whole_watched if self.whole_watched else 1.0
         """From the watched coordinates to all, as `lead_scale` and `member_scale` from the fewer ones."""

@@ -42,7 +42,7 @@ def of_tensor(watcher: Watcher, newest: Array) -> dict[str, float]:
     found = {f"stepsize/{watcher.name}/{name}": e for name, e in quantiles.items()}
     if watcher.gauges and newest[STEPS]:
         found[f"rms/{watcher.name}"] = math.sqrt(newest[RMS2])
-    weight = float(np.linalg.norm(watcher.after_step))
+    weight = float(np.linalg.norm(watcher.after_step.astype(np.float64)))
     if weight > 0:
         _, update_rms, _ = watcher.update
         found[f"update_ratio/{watcher.name}"] = update_rms * math.sqrt(len(watcher.after_step)) / weight

@@ -127,7 +127,8 @@ class Watcher:
         """Relative error of the newest self-check beyond the rounding of θ; NaN where rounding hides the step."""
         self.update = (-1, math.nan, math.nan)
         """The step at which Δθ was measured, its root mean square, and its cosine with -g."""
-        self.after_step: Array = np.empty(0)
+        self.after_step: Values = NOTHING
+        """The parameter after the newest proof, in its own precision."""
         self.recalled: Recalled | None = None
         """Where a step was put off, and while it is taken in: what knows its v and g. See `later.py`."""
 
@@ -340,17 +341,19 @@ class Watcher:
 
     def measure_update(self, step: int) -> None:
         """Measure size and direction of Δθ; needs the parameter noted before the step."""
-        self.after_step = self.theta()
+        self.after_step = self.proved.take(self.param).copy()
         if not len(self.after_step):  # the sample has none of the coordinates that this process holds
             return
-        moved, gradient = self.after_step - self.view.before["theta"], self.view.gradient.astype(np.float64)
+        moved, gradient = self.theta() - self.view.before["theta"], self.view.gradient.astype(np.float64)
         lengths = float(np.linalg.norm(moved) * np.linalg.norm(gradient))
         alignment = float(-moved @ gradient) / lengths if lengths > 0 else math.nan
         self.update = step, math.sqrt(np.mean(np.square(moved))), alignment
 
     def recheck(self) -> None:
         """Give the reading up if the parameter moved after the proof: an outer `step` does more than the inner one."""
-        if self.reader and len(self.after_step) and not np.array_equal(self.after_step, self.theta(), equal_nan=True):
+        if self.reader is None or not len(self.after_step):
+            return
+        if not np.array_equal(self.after_step, self.proved.take(self.param), equal_nan=True):
             self.give_up("its class changes the tensor further after the `step()` that it inherits")
 
     def reload(self, state: Mapping[str, Any]) -> None:

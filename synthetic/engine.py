@@ -403,10 +403,10 @@ def drift_after(play: Play, runs: Sequence[Run], full: int) -> DriftRecord | Non
     dim, length = play.problem.dim, play.stretch_length
     stretches = Stretches(dim * len(runs))
     sums = np.concatenate([run.stretches for run in runs], axis=2)
-    with np.errstate(over="ignore", invalid="ignore"):
-        stretches.closed[:full] = sums[:full]
-    stretches.unit[:] = np.concatenate([run.unit for run in runs])
     stretches.full, stretches.length = full, length
+    with np.errstate(over="ignore", invalid="ignore"):
+        stretches.closed = list(sums[full - stretches.kept : full].astype(np.float32))
+    stretches.unit[:] = np.concatenate([run.unit for run in runs])
     sizes = [(dim, 1.0)] * len(runs)
     gram = stretches.gram(sizes)
     return None if gram is None else DriftRecord(*gram[0], *gram[1:], stretches.third(sizes))

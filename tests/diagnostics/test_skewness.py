@@ -52,7 +52,7 @@ def test_third_moments_match_the_whole_stream():
 
 def test_rows_are_where_their_names_say():
     stretches = fill(np.full((1, 1), -2.0), np.full((1, 1), 0.5))
-    assert stretches.closed[0, [PULL, MASS, SQUARE, CUBE], 0].tolist() == [-2.0, 0.5, 1.0, -1.0]
+    assert stretches.closed[0][[PULL, MASS, SQUARE, CUBE], 0].tolist() == [-2.0, 0.5, 1.0, -1.0]
 
 
 def test_a_monitor_and_a_simulation_agree():
