@@ -1,5 +1,9 @@
 """What to do about a diagnosis: torch optimizers, wrappers and schedulers."""
 
 from .adafom import AdaFom
+from .adai import Adai, AdaiV2
+from .adashift import AdaShift
+from .adopt import ADOPT
+from .amsgrad import AMSGrad
 
-__all__ = ("AdaFom",)
+__all__ = ("ADOPT", "AMSGrad", "AdaFom", "AdaShift", "Adai", "AdaiV2")
