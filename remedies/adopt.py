@@ -20,8 +20,9 @@ class ADOPT(Elementwise):
     O(1/sqrt(T)) with a rate of that order. t counts the gradients after the first, which sets v and moves nothing; so
     the second one is held within ±1, as in the authors' code. Decoupled decay does not wait.
 
-    A coordinate whose gradients were zero so far is divided by eps: its first real gradient is a full clip. A larger
-    eps softens that.
+    The bound keeps early steps tame, and cuts rare large gradients off until t^clip exceeds every |g|/sqrt(v): so long
+    they count less than they weigh, as with Adam. A coordinate whose gradients were all zero is divided by eps, so that
+    its first other one is as large as the bound; a larger eps softens that.
 
     Args:
         params: tensors or groups of them.
