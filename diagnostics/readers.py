@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from . import readers_remedies
 from .readers_adam import Debiased, Fused, Stable, Written
 from .readers_by_state import Trial
 from .readers_divided import (
@@ -30,7 +31,6 @@ from .readers_factored import Factored
 from .readers_mixed import Adan, AdEMAMix, Ano, Grams, QHAdam, SimplifiedAdEMAMix
 from .readers_paced import AdaShift, AvaGrad, DAdaptAdam, Lamb, Learned, RAdam, UnbiasedRAdam
 from .readers_quantized import BitsAndBytes, TorchAO
-from .readers_remedies import AdaFom
 from .readers_schedule_free import ScheduleFree, ScheduleFreeSGD
 from .several import members
 from .stepsizes import READERS, Reader
@@ -43,7 +43,11 @@ FLOOR = 1e-15
 """What pytorch_optimizer adds to v before most of its roots."""
 
 NAMED: dict[str, Reader] = {
-    "stepscope.AdaFom": AdaFom(),
+    "stepscope.AdaFom": readers_remedies.AdaFom(),
+    "stepscope.AMSGrad": readers_remedies.AMSGrad(),
+    "stepscope.ADOPT": readers_remedies.ADOPT(),
+    "stepscope.AdaShift": readers_remedies.AdaShift(),
+    "stepscope.Adai": readers_remedies.Adai(),
     "pytorch_optimizer.Yogi": Written(),
     "pytorch_optimizer.AdaBelief": Written("exp_avg_var"),
     "pytorch_optimizer.AdaNorm": Written("exp_avg_var", hat=True, floor=FLOOR, of="g of a smoothed norm"),

@@ -74,15 +74,13 @@ class ADOPT(Momentous):
         if "v" not in view.before:
             return np.zeros(len(view.gradient))
         # The clip |g|/D ≤ c is the same as D ≥ |g|/c.
-        clip = clipping(counted(view))
         root = np.maximum(np.sqrt(view.before["v"]), view.number("eps"))
-        squared: Values = np.square(np.maximum(root, np.abs(view.gradient) / clip), dtype=np.float64)
+        squared: Values = np.square(np.maximum(root, np.abs(view.gradient) / self.bound(view)), dtype=np.float64)
         return squared
 
-
-def clipping(step: float) -> float:
-    """Return ADOPT's default bound of the divided gradient, t^(1/4)."""
-    return float(step**0.25)
+    def bound(self, view: View) -> float:
+        """Return the default bound of the divided gradient, t^(1/4)."""
+        return float(counted(view) ** 0.25)
 
 
 class LaProp(Momentous):

@@ -1,6 +1,10 @@
 """What to do about a diagnosis: torch optimizers, wrappers and schedulers."""
 
 from .adafom import AdaFom
+from .adai import Adai, AdaiV2
+from .adashift import AdaShift
+from .adopt import ADOPT
+from .amsgrad import AMSGrad
 from .autodrop import AutoDrop
 
-__all__ = ("AdaFom", "AutoDrop")
+__all__ = ("ADOPT", "AMSGrad", "AdaFom", "AdaShift", "Adai", "AdaiV2", "AutoDrop")

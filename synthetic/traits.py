@@ -23,18 +23,23 @@ EXACT = 1e-12
 LATE = 1e6
 """A step at which a law that falls has fallen to less than half."""
 
-CONVERGE, ADAM = ("sgd", "adagrad", "amsgrad_torch"), ("adam", "rmsprop")
-PACKAGE = "pytorch_optimizer"
+CONVERGE, ADAM = ("sgd", "adagrad", "amsgrad_torch", "amsgrad", "adafom"), ("adam", "rmsprop")
+EPS = {"eps": "eps"}
 PUBLIC: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "Adai": ("adai", {"eps": "eps"}),
-    "AdaBelief": ("adabelief", {"eps": "eps"}),
-    "AdaShift": ("adashift", {"eps": "eps", "keep_num": "n"}),
-    "ADOPT": ("adopt", {"eps": "eps"}),
-    "Yogi": ("yogi", {"eps": "eps", "initial_accumulator": "initial"}),
+    "pytorch_optimizer.Adai": ("adai", EPS),
+    "pytorch_optimizer.AdaBelief": ("adabelief", EPS),
+    "pytorch_optimizer.AdaShift": ("adashift", EPS | {"keep_num": "n"}),
+    "pytorch_optimizer.ADOPT": ("adopt", EPS),
+    "pytorch_optimizer.Yogi": ("yogi", EPS | {"initial_accumulator": "initial"}),
+    "stepscope.AMSGrad": ("amsgrad", EPS),
+    "stepscope.AdaFom": ("adafom", EPS | {"beta1": "beta1"}),
+    "stepscope.AdaShift": ("adashift", EPS | {"window": "n"}),
+    "stepscope.ADOPT": ("adopt", EPS | {"clip": "clip"}),
+    "stepscope.Adai": ("adai", EPS | {"beta0": "beta0", "beta2": "beta2"}),
 }
-"""Classes of that package: our method of the same rule, and which of its hyper-parameters a group's entries are."""
-DEFAULTS: Mapping[str, object] = {"dampening": 1.0, "clip_lambda": 2.0}
-"""What that package's settings must be, or give at 16, for its class to be our method."""
+"""Classes by package: our method of the same rule, and which of its hyper-parameters a group's entries are."""
+DEFAULTS: Mapping[str, object] = {"dampening": 1.0, "clip_lambda": 2.0, "clip": 0.25}
+"""What settings must be, or give at 16, for such a class to be our method."""
 VARIANTS = ("weight_decay", "maximize", "rectify", "ams_bound", "cautious", "centered")
 """Settings that make another method of a class unless they are zero or false."""
 
@@ -45,7 +50,7 @@ class Traits:
 
     name: str
     method: str | None
-    """Its name in `METHODS`, for classes without weight decay of torch and pytorch_optimizer; None for all others."""
+    """Its name in `METHODS`, for classes without weight decay that are known by name; None for all others."""
     hyper: Mapping[str, float]
     """The method's hyper-parameters."""
     elementwise: bool
@@ -60,7 +65,7 @@ class Traits:
     def expects(self, case: Case) -> Outcome | None:
         """Return how theory says that this class ends on a case for T → ∞; None where it does not say.
 
-        SGD, Adagrad and AMSGrad converge on all cases. Of others the drift tells; Adam is known on tame cases as well.
+        SGD, Adagrad, AdaFom and AMSGrad converge on all cases. Of others the drift tells, and of Adam the tame cases.
         """
         if self.method in CONVERGE:
             return Outcome.SOLVED
@@ -239,8 +244,9 @@ def declared(optimizer: torch.optim.Optimizer) -> tuple[str | None, Mapping[str,
         return name, decays(group, "beta1") | {"eps": float(group["eps"])}
     if kind is torch.optim.RMSprop and not group["momentum"]:
         return "rmsprop", {"beta2": float(group["alpha"]), "eps": float(group["eps"])}
-    if kind.__module__.partition(".")[0] == PACKAGE and kind.__name__ in PUBLIC:
-        return published(group, *PUBLIC[kind.__name__])
+    public = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+    if public in PUBLIC:
+        return published(group, *PUBLIC[public])
     names: dict[type, str] = {torch.optim.SGD: "sgd", torch.optim.Adagrad: "adagrad"}
     return names.get(kind), {}
 
@@ -254,7 +260,8 @@ def published(
         if (value(16.0) if callable(value) else value) != expected:
             return None, {}
     first = "beta0" if name == "adai" else "beta1"
-    return name, decays(group, first) | {ours: float(group[theirs]) for theirs, ours in entries.items()}
+    both = decays(group, first) if "betas" in group else {}
+    return name, both | {ours: float(group[theirs]) for theirs, ours in entries.items()}
 
 
 def decays(group: Mapping[str, Any], first: str) -> dict[str, float]:

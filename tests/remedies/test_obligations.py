@@ -9,10 +9,18 @@ import torch
 from torch import nn
 
 from stepscope import Monitor
-from stepscope.remedies import AdaFom
+from stepscope.remedies import ADOPT, AdaFom, Adai, AdaiV2, AdaShift, AMSGrad
 
 METHODS = {
     "AdaFom": lambda params, **more: AdaFom(params, lr=0.05, **more),
+    "AMSGrad": lambda params, **more: AMSGrad(params, lr=0.05, **more),
+    "ADOPT": lambda params, **more: ADOPT(params, lr=0.05, **more),
+    "ADOPT, not clipped": lambda params, **more: ADOPT(params, lr=0.05, clip=None, **more),
+    "AdaShift": lambda params, **more: AdaShift(params, lr=0.05, **more),
+    "AdaShift, each": lambda params, **more: AdaShift(params, lr=0.05, spatial="none", **more),
+    "AdaShift, mean, at once": lambda params, **more: AdaShift(params, lr=0.02, spatial="mean", window=1, **more),
+    "Adai": lambda params, **more: Adai(params, lr=0.5, **more),
+    "AdaiV2": lambda params, **more: AdaiV2(params, lr=0.1, dampening=0.5, **more),
 }
 """Each with a rate that suits the problem below; `more` are settings that all of them have."""
 STEPS = 30

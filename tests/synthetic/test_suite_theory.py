@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepscope import remedies
 from stepscope.synthetic.arrivals import Cyclic, Random
 from stepscope.synthetic.cases import PROBLEMS, Outcome
 from stepscope.synthetic.frozen import RESOLVED, frozen_drift
@@ -155,6 +156,14 @@ def test_noise_alone_has_no_sign():
         (po.Adai, "adai"),
         (lambda p: po.Adai(p, dampening=0.5), None),
         (po.Lamb, None),
+        (remedies.AMSGrad, "amsgrad"),
+        (remedies.AdaFom, "adafom"),
+        (remedies.AdaShift, "adashift"),
+        (remedies.ADOPT, "adopt"),
+        (lambda p: remedies.ADOPT(p, clip=None), None),
+        (remedies.Adai, "adai"),
+        (lambda p: remedies.Adai(p, dampening=0.5), None),
+        (lambda p: remedies.AMSGrad(p, weight_decay=0.1), None),
     ],
 )
 def test_theory_has_a_word_for_what_it_knows(factory, method):
@@ -168,6 +177,11 @@ def test_a_declared_method_takes_the_hyper_parameters_of_the_group():
     assert traits.hyper == {"beta1": 0.8, "beta2": 0.99, "initial": 0.5, "eps": 1e-3}
     traits = measure(lambda p: po.Adai(p, betas=(0.2, 0.9)))
     assert traits.hyper == {"beta0": 0.2, "beta2": 0.9, "eps": 1e-3}
+    traits = measure(lambda p: remedies.AdaShift(p, betas=(0.8, 0.99), window=7, eps=1e-4))
+    assert traits.hyper == {"beta1": 0.8, "beta2": 0.99, "n": 7.0, "eps": 1e-4}
+    traits = measure(lambda p: remedies.Adai(p, beta0=0.2, beta2=0.9))
+    assert traits.hyper == {"beta0": 0.2, "beta2": 0.9, "eps": 1e-3}
+    assert measure(lambda p: remedies.AdaFom(p, beta1=0.8)).hyper == {"beta1": 0.8, "eps": 1e-8}
     traits = measure(adam(betas=(0.8, 0.99)))
     assert traits.hyper == {"beta1": 0.8, "beta2": 0.99, "eps": 1e-8}
 
