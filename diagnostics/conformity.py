@@ -46,6 +46,7 @@ def conformity(m: Tensor, v: Tensor, t: int, beta: float, c: float = 1.0, cdf: s
     if n - 1 < ONE:
         return torch.ones_like(m)
     mean = m / correction
-    error = (v / correction - mean.square()).clamp(min=0).div(n - 1).sqrt()
-    s = (c * CERTAINTY[cdf](mean.abs() / error)).clamp(max=1)
-    return torch.where(v == 0, torch.ones_like(s), s)
+    # In place where it may be: of large tensors each new one costs more than what is computed.
+    error = (v / correction).addcmul_(mean, mean, value=-1).clamp_(min=0).div_(n - 1).sqrt_()
+    s = CERTAINTY[cdf](mean.abs_().div_(error)).mul_(c).clamp_(max=1)
+    return s.masked_fill_(v == 0, 1.0)

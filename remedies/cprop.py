@@ -12,8 +12,6 @@ from ..diagnostics.conformity import CERTAINTY, conformity
 from .elementwise import average, average_squares, require
 from .wrapper import Noted, Wrapper, scale_steps
 
-__all__ = ("CProp", "conformity")
-
 
 class CProp(Wrapper):
     """Conforming steps (Preechakul and Kijsirikul, arXiv 1912.11493), by the rule of their code.

@@ -83,6 +83,8 @@ class Wrapper(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned, each state as precise as it was saved.
 
+        It may be one of the wrapped optimizer from before it was wrapped: what is missing begins.
+
         Raises:
             ValueError: for groups of other sizes.
         """
@@ -91,6 +93,8 @@ class Wrapper(Optimizer):
             state_dict = before(self, state_dict) or state_dict
         self.optimizer.load_state_dict(state_dict)
         keep_precision(self, state_dict)
+        for group in self.param_groups:
+            group.update(self.defaults | group)
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
@@ -117,7 +121,7 @@ def scale_steps(
     """Let an optimizer step, and multiply what it did to each tensor by a factor, elementwise or one a tensor.
 
     Decoupled weight decay is left as it is: where it alone would leave k of θ, and the optimizer left θ', the factor s
-    leaves k + s·(θ' - k).
+    leaves k + s·(θ' - k). In narrow precision θ' was rounded before: what is lost there no factor brings back.
 
     Args:
         optimizer: takes the step.

@@ -97,5 +97,5 @@ def test_what_has_no_second_moment_is_refused_in_a_sentence():
     theta = nn.Parameter(torch.ones(1))
     optimizer = ClipUpdates(torch.optim.RMSprop([theta], 0.1))
     theta.grad = torch.ones(1)
-    with pytest.raises(RuntimeError, match="second moment `exp_avg_sq` among the states .* found square_avg, step"):
+    with pytest.raises(RuntimeError, match=r"second moment `exp_avg_sq` among the states .* found square_avg, step"):
         optimizer.step()

@@ -1,4 +1,5 @@
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_begins_at_beta_to_the_bit_and_ends_at_zero(beta):
     theta = nn.Parameter(torch.zeros(4, dtype=torch.float64))
     momenta = drive(Demon(torch.optim.SGD([theta], 0.1, momentum=beta), T), theta, noise(T + 100))
     assert momenta[0] == beta
-    assert all(a > b for a, b in zip(momenta[: T + 1], momenta[1 : T + 1], strict=False))
+    assert all(a > b for a, b in pairwise(momenta[: T + 1]))
     # Without the clamp β_t would be negative, with a pole at t = T/β, which is 167 for 0.9.
     assert momenta[T:] == [0.0] * 100
     assert theta.isfinite().all()

@@ -15,7 +15,7 @@ def noise(steps=200, size=4):
 
 def drive(optimizer, theta, gradients):
     for g in gradients:
-        theta.grad = torch.tensor(g)
+        theta.grad = torch.tensor(g, dtype=theta.dtype)
         optimizer.step()
     return theta.detach().clone()
 
