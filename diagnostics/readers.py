@@ -32,6 +32,7 @@ from .readers_mixed import Adan, AdEMAMix, Ano, Grams, QHAdam, SimplifiedAdEMAMi
 from .readers_paced import AdaShift, AvaGrad, DAdaptAdam, Lamb, Learned, RAdam, UnbiasedRAdam
 from .readers_quantized import BitsAndBytes, TorchAO
 from .readers_schedule_free import ScheduleFree, ScheduleFreeSGD
+from .readers_wrapped import ClipUpdates, CProp, Scaled
 from .several import members
 from .stepsizes import READERS, Reader
 from .without import WITHOUT
@@ -48,6 +49,7 @@ NAMED: dict[str, Reader] = {
     "stepscope.ADOPT": readers_remedies.ADOPT(),
     "stepscope.AdaShift": readers_remedies.AdaShift(),
     "stepscope.Adai": readers_remedies.Adai(),
+    "stepscope.DemonAdam": readers_remedies.DemonAdam(),
     "pytorch_optimizer.Yogi": Written(),
     "pytorch_optimizer.AdaBelief": Written("exp_avg_var"),
     "pytorch_optimizer.AdaNorm": Written("exp_avg_var", hat=True, floor=FLOOR, of="g of a smoothed norm"),
@@ -116,6 +118,13 @@ TRIED: dict[str, Callable[[], Trial]] = {
 }
 """Rules of which the self-check has to find the one that the optimizer follows, anew for each."""
 
+WRAPPERS: dict[str, type[Scaled] | None] = {
+    "stepscope.CProp": CProp,
+    "stepscope.ClipUpdates": ClipUpdates,
+    "stepscope.Demon": None,
+}
+"""Optimizers around another one, and how its reader is to be scaled; None where only the other one moves anything."""
+
 _TRIALS: WeakKeyDictionary[torch.optim.Optimizer, Trial] = WeakKeyDictionary()
 """What has been found out about the optimizers of this process."""
 
@@ -145,6 +154,8 @@ def reader_of(optimizer: torch.optim.Optimizer) -> Reader | None:
         for reader in (REGISTERED.get(ancestor), REGISTERED.get(name), READERS.get(ancestor), NAMED.get(name)):
             if reader is not None:
                 return reader
+        if name in WRAPPERS:
+            return reader_around(optimizer, WRAPPERS[name])
         if name in TRIED:
             return _TRIALS.setdefault(optimizer, TRIED[name]())
         if name in WITHOUT:
@@ -152,9 +163,20 @@ def reader_of(optimizer: torch.optim.Optimizer) -> Reader | None:
     return _TRIALS.setdefault(optimizer, Trial())
 
 
+def reader_around(wrapper: torch.optim.Optimizer, scaled: type[Scaled] | None) -> Reader | None:
+    """Return the reader of a wrapper; a rule on trial proves itself on steps that nobody has scaled."""
+    inner = reader_of(wrapper.optimizer)  # type: ignore[attr-defined]
+    if scaled is None or inner is None:
+        return inner
+    return None if isinstance(inner, Trial) else scaled(inner)
+
+
 def why_none(optimizer: torch.optim.Optimizer) -> str:
     """Return why an optimizer has no reader, as far as it is known."""
-    reasons = (WITHOUT.get(short_name(ancestor)) for ancestor in type(members(optimizer)[0]).__mro__)
+    optimizer = members(optimizer)[0]
+    if short_name(type(optimizer)) in WRAPPERS:
+        return why_none(optimizer.optimizer)  # type: ignore[attr-defined]
+    reasons = (WITHOUT.get(short_name(ancestor)) for ancestor in type(optimizer).__mro__)
     return next((reason for reason in reasons if reason), "")
 
 

@@ -122,11 +122,7 @@ class Elementwise(Optimizer):
 
     def _count(self, p: Tensor) -> int:
         """Count one step of a tensor, and make its states at the first."""
-        if p.grad is not None and p.grad.is_sparse:
-            raise RuntimeError(
-                f"{type(self).__name__} needs dense gradients, got a sparse one; make the embedding with sparse=False, "
-                "or give it to torch.optim.SparseAdam."
-            )
+        refuse_sparse(p, type(self).__name__)
         state = self.state[p]
         if not state:
             like = torch.zeros_like(real_view(p), dtype=wide(p), memory_format=torch.preserve_format)
@@ -151,11 +147,26 @@ class Elementwise(Optimizer):
             ValueError: for groups of other sizes.
         """
         super().load_state_dict(state_dict)
-        saved = (key for group in state_dict["param_groups"] for key in group["params"])
-        for key, p in zip(saved, (p for group in self.param_groups for p in group["params"]), strict=True):
-            for name, value in state_dict["state"].get(key, {}).items():
-                if isinstance(value, Tensor) and value.dtype != self.state[p][name].dtype:
-                    self.state[p][name] = value.to(device=self.state[p][name].device, copy=True)
+        keep_precision(self, state_dict)
+
+
+def keep_precision(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
+    """Give states that were just loaded the precision that they have in the state dict."""
+    saved = (key for group in state_dict["param_groups"] for key in group["params"])
+    for key, p in zip(saved, (p for group in optimizer.param_groups for p in group["params"]), strict=True):
+        state = optimizer.state[p] if key in state_dict["state"] else {}
+        for name, value in state_dict["state"].get(key, {}).items():
+            if isinstance(value, Tensor) and value.dtype != state[name].dtype:
+                state[name] = value.to(device=state[name].device, copy=True)
+
+
+def refuse_sparse(p: Tensor, who: str) -> None:
+    """Raise a RuntimeError if a tensor's gradient is sparse."""
+    if p.grad is not None and p.grad.is_sparse:
+        raise RuntimeError(
+            f"{who} needs dense gradients, got a sparse one; make the embedding with sparse=False, "
+            "or give it to torch.optim.SparseAdam."
+        )
 
 
 def real_view(tensor: Tensor) -> Tensor:

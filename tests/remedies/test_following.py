@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 
 from stepscope import Monitor, Verdict
 
-SEEDS = 32
+SEEDS = 256
 """Coordinates that play a game at once, each with a chance of its own."""
 
 
