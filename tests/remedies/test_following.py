@@ -29,17 +29,17 @@ def figure_2(x, t, source):
 
 
 GAMES = {
-    # gradient, start, domain, rate, steps; the rate falls as 1/sqrt(t), β1 = 0 and β2 = 0.99 as in the papers
-    "reddi online": (online, 0.0, 1.0, 0.5, 60_000),
-    "reddi stochastic": (stochastic, 0.0, 1.0, 0.5, 60_000),
-    "chen figure 2": (figure_2, 2.0, np.inf, 0.5, 60_000),
+    # gradient, start, bound, rate, β2, steps; the rate falls as 1/sqrt(t) and β1 is 0
+    "reddi online": (online, 0.0, 1.0, 0.5, 0.99, 150_000),
+    "reddi stochastic": (stochastic, 0.0, 1.0, 0.5, 0.99, 120_000),
+    "chen figure 2": (figure_2, 2.0, np.inf, 1.0, 0.1, 20_000),
 }
 
 
 def play(name, lines=()):
-    gradient, start, bound, lr, steps = GAMES[name]
+    gradient, start, bound, lr, beta2, steps = GAMES[name]
     model = nn.ParameterList([nn.Parameter(torch.full((SEEDS,), start))])
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.0, 0.99))
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.0, beta2))
     names = {"optimizer": optimizer, "model": model}
     exec("\n".join(lines), names)
     optimizer = names["optimizer"]
