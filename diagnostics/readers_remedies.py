@@ -79,14 +79,14 @@ class AdaShift(Adam):
         return Coefficients(view.number("lr"), 1.0, 1 / math.sqrt(1 - view.beta(1) ** seen), view.number("eps"))
 
     def stored(self, group: Mapping[str, Any]) -> str | None:
-        """Return that v may be one number."""
-        return None
+        """Return v, unless it is one number; it is zero while the window fills and nothing moves."""
+        return super().stored(group) if group["spatial"] == "none" else None
 
     def second_moment(self, view: View) -> Values:
-        """Return v of every coordinate; zero while the window fills and nothing moves."""
+        """Return v of every coordinate."""
         v = view.state["exp_avg_sq"]
-        spread: Values = view.coordinates.take(v.expand_as(view.state["exp_avg"]))
-        return spread
+        each = v.shape == view.state["exp_avg"].shape
+        return view.take("exp_avg_sq") if each else np.full(len(view.gradient), float(v))
 
 
 class Adai(Adam):

@@ -86,11 +86,10 @@ class Adai(Elementwise):
 
     def _weights(self, batch: Batch) -> list[Tensor]:
         """Return w."""
-        v, beta2, d = batch.state("exp_avg_sq"), batch.number("beta2"), batch.number("dampening")
-        # Where no gradient has come yet v̂ is no share of v̄ rather than 0/0.
-        mean = self._mean.to(v[0]).clamp(min=torch.finfo(v[0].dtype).tiny)
-        w = list(torch._foreach_div(v, 1 - beta2**batch.t))
-        torch._foreach_div_(w, mean)
+        v, d = batch.state("exp_avg_sq"), batch.number("dampening")
+        mean = self._mean.to(v[0]) * (1 - batch.number("beta2") ** batch.t)
+        # While all gradients are zero, none has a share; it would be 0/0.
+        w = list(torch._foreach_div(v, mean.clamp(min=torch.finfo(mean.dtype).tiny)))
         torch._foreach_pow_(w, 1 / (3 - 2 * d))
         torch._foreach_mul_(w, batch.number("beta0"))
         torch._foreach_clamp_min_(w, batch.number("eps"))

@@ -128,12 +128,12 @@ def test_the_first_step_is_the_rate_times_the_gradient():
 
 
 def test_the_sum_of_weights_keeps_its_digits_in_float32():
-    """1 - 0.999 has an error of 5e-5 in float32; here it is an ulp a step."""
-    gradients = streams(4)
+    """As 1 - Π β1 it would begin with 1 - 0.999, which has an error of 5e-5 in float32; here it is an ulp or two."""
+    gradients = streams(4, 3)
     _, narrow = play(Adai, gradients, torch.float32)
     _, wide = play(Adai, gradients)
     for some, other in zip(narrow, wide, strict=True):
-        np.testing.assert_allclose(some["weight_sum"], other["weight_sum"], rtol=1e-5)
+        np.testing.assert_allclose(some["weight_sum"], other["weight_sum"], rtol=2e-6)
 
 
 def test_one_gradient_that_is_not_finite_spoils_all():
