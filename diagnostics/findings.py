@@ -49,7 +49,7 @@ RISING_ADVICE = {
 def findings_of(evidence: Evidence) -> tuple[Finding, ...]:
     """Return what the evidence shows, the most serious first."""
     found = ((see.__name__, see(evidence)) for see in (*FINDINGS, *RECORD_FINDINGS))
-    return tuple(replace(seen, remedies=REMEDIES.get(name, ())) for name, seen in found if seen is not None)
+    return tuple(replace(seen, remedies=REMEDIES.get(name, seen.remedies)) for name, seen in found if seen is not None)
 
 
 def broke(e: Evidence) -> Finding | None:
@@ -86,6 +86,7 @@ def alerted(e: Evidence) -> Finding | None:
         tuple(dict.fromkeys(alert.tensor for alert in alerts if alert.tensor)),
         (min(alert.step for alert in alerts), max(alert.step for alert in alerts)),
         " ".join(tries) or "Look at the run around these steps; docs/alerts.md says what each rule means.",
+        tuple(remedy for rule in by_rule for remedy in REMEDIES.get(rule, ())),
     )
 
 

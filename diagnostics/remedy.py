@@ -30,7 +30,7 @@ SKEWED = "rare large gradients ask for a larger beta2"
 RISING = "the stepsizes keep rising, so there is no certificate"
 NOISE = "the noise of the steps does not die out"
 BROKEN = "the run broke"
-ALERTED = "updates out of proportion, or another alert"
+SURGED = "updates surged, out of all proportion to what came before"
 
 
 def exchanged(name: str) -> str:
@@ -110,6 +110,6 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
         ),
     ),
     "broke": (Remedy("ClipUpdates", BROKEN, CLIPPED, STABLE, "optimizer = ClipUpdates(optimizer)"),),
-    "alerted": (Remedy("ClipUpdates", ALERTED, CLIPPED, STABLE, "optimizer = ClipUpdates(optimizer)"),),
+    "update surge": (Remedy("ClipUpdates", SURGED, CLIPPED, STABLE, "optimizer = ClipUpdates(optimizer)"),),
 }
-"""By the function of `findings.py` that sees it; the first is the one that we would try first."""
+"""By the function of `findings.py` that sees it, or the rule of the alert; the first is what we would try first."""
