@@ -29,7 +29,7 @@ class AdaFom(Uncorrected):
 
     def decays(self, group: Mapping[str, Any]) -> tuple[float, float]:
         """Return β1; β2 differs from step to step."""
-        return float(group["beta1"]), 0.0
+        return float(group["betas"][0]), 0.0
 
 
 class AMSGrad(Uncorrected):

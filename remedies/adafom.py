@@ -22,7 +22,7 @@ class AdaFom(Elementwise):
     Args:
         params: tensors or groups of them.
         lr: the learning rate.
-        beta1: how long the momentum remembers.
+        beta1: how long the momentum remembers; kept as the first of a group's `betas`, as in Adam's groups.
         eps: is added to the root; the paper has none.
         common: see `Elementwise`.
 
@@ -35,7 +35,7 @@ class AdaFom(Elementwise):
     ) -> None:
         require(0 <= beta1 < 1, "beta1", beta1, "a number from 0 to below 1")
         require_eps(eps)
-        super().__init__(params, {"lr": lr, "beta1": beta1, "eps": eps}, **common)
+        super().__init__(params, {"lr": lr, "betas": (beta1, 0.0), "eps": eps}, **common)
 
     def start(self, like: Tensor) -> dict[str, Tensor]:
         """Return m and v."""
@@ -44,7 +44,7 @@ class AdaFom(Elementwise):
     def steps(self, batch: Batch) -> list[Tensor]:
         """Return lr·m / (sqrt(v) + eps)."""
         m, v = batch.state("exp_avg"), batch.state("exp_avg_sq")
-        average(m, batch.grads, batch.number("beta1"))
+        average(m, batch.grads, batch.betas[0])
         torch._foreach_lerp_(v, torch._foreach_mul(batch.grads, batch.grads), 1 / batch.t)
         steps = over_root(m, v, 1.0, batch.number("eps"))
         torch._foreach_mul_(steps, batch.number("lr"))
