@@ -20,6 +20,8 @@ from torch import Tensor
 
 DRIFT, EVEN, WALK, STATIONARY, CYCLE = 0.0, 60.0, 90.0, 120.0, 180.0
 """Straight on; drift and noise of equal energy; a random walk; scatter about a point; back and forth."""
+PIECE = 2**20
+"""Numbers that are mapped at a time, and copied to the host for it."""
 DIMENSION = 4096
 """Of the projection: the cosine of two directions is known to 1/64, an angle near 90° to a degree."""
 
@@ -43,15 +45,11 @@ class Projection:
         image = torch.zeros(self.dimension, dtype=torch.float64)
         for number, tensor in enumerate(tensors):
             values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-            values = values.detach().reshape(-1).double()
-            source = torch.Generator(values.device).manual_seed(self.seed + 7919 * number)
-            drawn = torch.randint(2 * self.dimension, values.shape, generator=source, device=values.device)
-            signed = torch.where(drawn % 2 == 0, values, -values)
-            image += (
-                torch.zeros(self.dimension, dtype=torch.float64, device=values.device)
-                .index_add_(0, drawn // 2, signed)
-                .to(image.device)
-            )
+            source = torch.Generator().manual_seed(self.seed + 7919 * number)
+            for piece in torch.split(values.detach().reshape(-1), PIECE):
+                # Drawn on the host: another device would draw other places.
+                drawn, here = torch.randint(2 * self.dimension, piece.shape, generator=source), piece.cpu().double()
+                image.index_add_(0, drawn // 2, torch.where(drawn % 2 == 0, here, -here))
         return image
 
 

@@ -21,7 +21,7 @@ from .finding import NOTHING, Finding, listed, sentence
 from .findings_record import RECORD_FINDINGS
 from .instability import trace_names
 from .pace import even_products
-from .remedy import REMEDIES
+from .remedy import REMEDIES, Remedy
 from .skewness import WHOLE
 from .what_if import better
 
@@ -48,8 +48,14 @@ RISING_ADVICE = {
 
 def findings_of(evidence: Evidence) -> tuple[Finding, ...]:
     """Return what the evidence shows, the most serious first."""
-    found = ((see.__name__, see(evidence)) for see in (*FINDINGS, *RECORD_FINDINGS))
-    return tuple(replace(seen, remedies=REMEDIES.get(name, seen.remedies)) for name, seen in found if seen is not None)
+    found = (see(evidence) for see in (*FINDINGS, *RECORD_FINDINGS))
+    return tuple(replace(seen, remedies=_fitting(seen.remedies, evidence)) for seen in found if seen is not None)
+
+
+def _fitting(remedies: Sequence[Remedy], e: Evidence) -> tuple[Remedy, ...]:
+    """Return the remedies that can follow the optimizer of the run."""
+    optimizer, groups = str(e.trace.meta.get("optimizer", "")), e.trace.meta.get("hyperparameters", [])
+    return tuple(remedy for remedy in remedies if remedy.fits(optimizer, groups))
 
 
 def broke(e: Evidence) -> Finding | None:
@@ -66,6 +72,7 @@ def broke(e: Evidence) -> Finding | None:
         tensors,
         e.window,
         "Go back to the last good checkpoint; lower the learning rate, clip gradients or raise eps; check the batch.",
+        REMEDIES["broke"],
     )
 
 
@@ -113,6 +120,7 @@ def harm(e: Evidence) -> Finding | None:
         _harmful_tensors(e),
         (e.harm.first_step, e.harm.last_step),
         "Raise beta2, or use amsgrad=True, AdaShift or ADOPT, which weigh rare large gradients in full.",
+        REMEDIES["harm"],
     )
 
 
@@ -135,6 +143,7 @@ def skewed(e: Evidence) -> Finding | None:
         tuple(s.name for s in asking if s.name != WHOLE),
         e.window,
         f"Raise beta2 above {high:.6g}, or use amsgrad=True, AdaShift or ADOPT.",
+        REMEDIES["skewed"],
     )
 
 
@@ -188,6 +197,7 @@ def noise_ball(e: Evidence) -> Finding | None:
         "Train on and ask again; let the learning rate fall if the loss does not."
         if rises
         else "Let the learning rate fall (alpha/sqrt(t), cosine), enlarge the batch, or average the iterates.",
+        () if rises else REMEDIES["noise_ball"],
     )
 
 
@@ -220,6 +230,7 @@ def rises(e: Evidence) -> Finding | None:
         f"{parts[n] / whole:.0%} come from {words}" for n, words in RISING_PARTS.items() if parts[n] > 0.005 * whole
     ]
     origin = f" Of the rises, {', '.join(shares)}." if shares else ""
+    most = max(parts, key=lambda name: parts[name]) if shares else "rise_v"
     return Finding(
         "No certificate: the stepsizes keep rising",
         f"{sentence(e.bias.reason)}{origin}{_gaussian(e)} The condition is sufficient, not necessary: a violation "
@@ -227,7 +238,8 @@ def rises(e: Evidence) -> Finding | None:
         "docs/theory.md 4.1, P6",
         _largest(e, e.increment("c_plus")),
         e.window,
-        RISING_ADVICE[max(parts, key=lambda name: parts[name])] if shares else RISING_ADVICE["rise_v"],
+        RISING_ADVICE[most],
+        REMEDIES["rises"] if most == "rise_v" else (),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -16,12 +18,23 @@ class Remedy:
     """Why it helps against that."""
     reference: str
     line: str
-    """How it is put in place, right after the line that makes `optimizer`; it takes over the settings of before."""
+    """How it is put in place, right after the line that makes `optimizer`."""
+    takes: Literal["any", "adam", "torch's adam", "momentum"] = "any"
+    """Which optimizers it can follow: only of Adam's kind the rate means the same to the other of that kind."""
 
     @property
     def lines(self) -> tuple[str, str]:
         """The two lines to be written after the one that makes `optimizer`."""
         return f"from stepscope.remedies import {self.name}", self.line
+
+    def fits(self, optimizer: str, groups: Sequence[Mapping[str, Any]]) -> bool:
+        """Return whether it can follow a class, by its dotted name, with groups of such settings."""
+        if optimizer.startswith("stepscope."):  # whoever put a remedy in place knows the others
+            return False
+        if self.takes == "momentum":
+            return all("betas" in group or group.get("momentum") for group in groups)
+        adam = self.takes == "any" or all({"betas", "eps"} <= group.keys() for group in groups)
+        return adam and (self.takes != "torch's adam" or optimizer.startswith("torch.optim."))
 
 
 REDDI = "Reddi, Kale and Kumar, ICLR 2018"
@@ -33,9 +46,9 @@ BROKEN = "the run broke"
 SURGED = "updates surged, out of all proportion to what came before"
 
 
-def exchanged(name: str) -> str:
+def exchanged(name: str, settings: str = "") -> str:
     """Return the line that exchanges an optimizer for another of the same groups and settings."""
-    return f"optimizer = {name}(optimizer.param_groups)"
+    return f"optimizer = {name}.after(optimizer{settings and ', '}{settings})"
 
 
 def weighed_in_full(finding: str) -> tuple[Remedy, ...]:
@@ -48,20 +61,23 @@ def weighed_in_full(finding: str) -> tuple[Remedy, ...]:
             "falls as 1/sqrt(t) theory lets it converge",
             REDDI,
             exchanged("AMSGrad"),
+            "adam",
         ),
         Remedy(
             "ADOPT",
             finding,
             "divides a gradient by what was known before it came, so that none makes itself small",
             "Taniguchi et al., arXiv 2411.02853",
-            exchanged("ADOPT"),
+            exchanged("ADOPT", "clip=None"),
+            "adam",
         ),
         Remedy(
             "AdaShift",
             finding,
             "divides by gradients of some steps ago, which know nothing of the present one",
             "Zhou et al., ICLR 2019, arXiv 1810.00143",
-            exchanged("AdaShift"),
+            exchanged("AdaShift", 'spatial="none"'),
+            "adam",
         ),
     )
 
@@ -70,6 +86,7 @@ CLIPPED = (
     "divides the step of a tensor by its RMS_t where that is above 1, so that gradients which outgrow their second "
     "moment make no longer steps"
 )
+CLIP = "optimizer = ClipUpdates(optimizer)"
 STABLE = "Wortsman et al., arXiv 2304.13013"
 
 REMEDIES: dict[str, tuple[Remedy, ...]] = {
@@ -80,9 +97,10 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
         Remedy(
             "AdaFom",
             RISING,
-            "weighs all squared gradients alike, so its stepsizes change by O(1/t) and (c) stays bounded",
+            "weighs all squared gradients alike, so its stepsizes change by O(1/t) and c/a vanishes",
             "Chen, Liu, Sun and Hong, ICLR 2019, arXiv 1808.02941",
             exchanged("AdaFom"),
+            "adam",
         ),
     ),
     "noise_ball": (
@@ -100,6 +118,7 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
             "planned number of steps in",
             "Chen, Wolfe, Li and Kyrillidis, arXiv 1910.04952",
             "optimizer = Demon(optimizer, steps=total_steps)",
+            "momentum",
         ),
         Remedy(
             "CProp",
@@ -109,7 +128,7 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
             "optimizer = CProp(optimizer)",
         ),
     ),
-    "broke": (Remedy("ClipUpdates", BROKEN, CLIPPED, STABLE, "optimizer = ClipUpdates(optimizer)"),),
-    "update surge": (Remedy("ClipUpdates", SURGED, CLIPPED, STABLE, "optimizer = ClipUpdates(optimizer)"),),
+    "broke": (Remedy("ClipUpdates", BROKEN, CLIPPED, STABLE, CLIP, "torch's adam"),),
+    "update surge": (Remedy("ClipUpdates", SURGED, CLIPPED, STABLE, CLIP, "torch's adam"),),
 }
-"""By the function of `findings.py` that sees it, or the rule of the alert; the first is what we would try first."""
+"""By the function of `findings.py` that sees it, or the rule of the alert; the first is to be tried first."""

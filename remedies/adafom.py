@@ -15,9 +15,13 @@ class AdaFom(Elementwise):
 
         m_t = β1·m_{t-1} + (1-β1)·g_t,    v_t = (1-1/t)·v_{t-1} + g_t²/t,    θ ← θ - lr·m_t / (sqrt(v_t) + eps)
 
-    v_t is the mean of all squared gradients, so the stepsizes change by O(1/t) and (c) stays bounded: with a rate that
-    falls as 1/sqrt(t), `torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: (t + 1) ** -0.5)`, theory lets it
-    converge at O(log T/sqrt(T)). Neither average is corrected for its beginning, as in the paper.
+    v_t is the mean of all squared gradients, so the stepsizes change by O(1/t): (c) grows as log t at a constant rate,
+    and c/a vanishes. With a rate that falls as 1/sqrt(t), as by
+
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: (t + 1) ** -0.5),
+
+    (c) stays bounded, and theory lets it converge at O(log T/sqrt(T)). Neither average is corrected for its beginning,
+    as in the paper.
 
     Args:
         params: tensors or groups of them.

@@ -40,6 +40,8 @@ class Adai(Elementwise):
         ValueError: for a setting out of range.
     """
 
+    takes = ()
+
     def __init__(
         self,
         params: Params,

@@ -48,6 +48,8 @@ class AdaShift(Elementwise):
         ValueError: for a setting out of range.
     """
 
+    takes = ("lr", "betas")
+
     def __init__(
         self,
         params: Params,

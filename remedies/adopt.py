@@ -36,6 +36,8 @@ class ADOPT(Elementwise):
         ValueError: for a setting out of range.
     """
 
+    takes = ("lr", "betas")
+
     def __init__(
         self,
         params: Params,

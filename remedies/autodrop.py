@@ -18,18 +18,25 @@ FEWEST = 8
 """Angles that are judged, at least."""
 FLAT = (STATIONARY - WALK) / 2
 """Degrees by which the angle may still rise over the angles that are judged: half of the way between two levels."""
-FIRST_MOMENTS = ("momentum_buffer", "exp_avg")
+FIRST_MOMENTS = ("momentum_buffer", "exp_avg", "weight_sum")
+"""Averages of gradients, and the sum of Adai's weights in one."""
+FORGETFUL = "window"
+"""A state that holds the gradients of which the first moment is made, so that it forgets by itself."""
 
 
 class AutoDrop(LRScheduler):
     """Multiplies the learning rates by `factor` whenever the angular velocity has risen and settled.
 
-    To be called once an epoch, `scheduler.step()`, after the Teng, Wang and Choromanska (arXiv 2111.15317; UAI 2024).
+    To be called once an epoch, `scheduler.step()`, after Teng, Wang and Choromanska (arXiv 2111.15317; UAI 2024).
     The angular velocity of a new rate starts low, as the path runs straight, and rises until noise turns it as often
     as not. Their trigger, a change of less than 0.01° from one epoch to the next, fires by chance: single angles
     scatter by 10°. Here the rate drops when two things are true of the newer half of the angles since the last drop:
     a line through them, and two standard errors more, rises by less than 15° in all, and their mean is above 60°, where
-    drift has less energy than noise. Whatever still runs straight is left alone.
+    drift has less energy than noise. Whatever still runs straight is left alone. That takes 15 epochs at least.
+
+    It changes the rates as they are. A schedule that computes them from the first one, such as `LambdaLR`, would undo
+    that; warm up by hand, or make this one when the warm-up is over. Where processes hold parts of the parameters each
+    would judge its own: use it where they hold copies.
 
     With `average` the parameters are replaced at the drop by their mean over so many more epochs, the k-th of weight k,
     as the authors do; then floating buffers such as those of batch normalization are averaged in the same way, and the
@@ -77,7 +84,8 @@ class AutoDrop(LRScheduler):
         self.last_epoch += 1
         found = self._velocity.look(self._project(self._params()))
         self.angles += [omega for omega in found.values() if not math.isnan(omega)]
-        if self._averaged or settled(self.angles):
+        falls = any(float(group["lr"]) > self.min_lr for group in self.optimizer.param_groups)
+        if falls and (self._mean or settled(self.angles)):
             self._average_in()
             if self._averaged >= self.average:
                 self._drop()
@@ -108,7 +116,7 @@ class AutoDrop(LRScheduler):
                     now.copy_(mean)
                 for state in self.optimizer.state.values():
                     for name in FIRST_MOMENTS:
-                        if isinstance(state.get(name), Tensor):
+                        if isinstance(state.get(name), Tensor) and FORGETFUL not in state:
                             state[name].zero_()
         self._mean, self._averaged = [], 0
         self.drops.append(self.last_epoch)
@@ -128,6 +136,10 @@ class AutoDrop(LRScheduler):
     def _rates(self) -> list[float | Tensor]:
         return [float(group["lr"]) for group in self.optimizer.param_groups]
 
+    def get_lr(self) -> list[float | Tensor]:
+        """Return the rates as they are."""
+        return self._rates()
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on, numbers and tensors."""
         return {
@@ -143,7 +155,8 @@ class AutoDrop(LRScheduler):
         """Go on from what `state_dict` returned."""
         self.last_epoch, self._averaged = state_dict["last_epoch"], state_dict["averaged"]
         self.angles, self.drops = list(state_dict["angles"]), list(state_dict["drops"])
-        self._mean = [x.clone() for x in state_dict["mean"]]
+        averaged = zip(state_dict["mean"], self._averaged_tensors(), strict=False)  # the means may be none
+        self._mean = [mean.to(now.device, copy=True) for mean, now in averaged]
         self._velocity.restore(state_dict["path"])
         self._last_lr = self._rates()
 

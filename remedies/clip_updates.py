@@ -9,8 +9,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .adafom import AdaFom
+from .demon_adam import DemonAdam
 from .elementwise import real_view
 from .wrapper import Noted, Wrapper, scale_steps
+
+CORRECTED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, AdaFom, DemonAdam)
+"""Optimizers whose v over 1-β2^t is an average of g² from the first step on; AdaFom's is so with β2 = 0."""
 
 
 class ClipUpdates(Wrapper):
@@ -29,13 +34,18 @@ class ClipUpdates(Wrapper):
         clip_decay: divide decoupled weight decay as well, as the paper does, whose clip divides the learning rate.
 
     Raises:
-        ValueError: for an optimizer without `eps`, and as for any `Wrapper`.
+        ValueError: for an optimizer of another kind than torch's Adam, and as for any `Wrapper`.
     """
 
     def __init__(self, optimizer: Optimizer, clip_decay: bool = False) -> None:
-        groups = getattr(optimizer, "param_groups", ())
-        if not all(isinstance(group.get("eps"), (int, float)) for group in groups):
-            raise ValueError(f"`optimizer` must be one of Adam's kind, with an `eps`, got {type(optimizer).__name__}.")
+        innermost: object = optimizer
+        while isinstance(innermost, Wrapper):
+            innermost = innermost.optimizer
+        if isinstance(innermost, Optimizer) and not isinstance(innermost, CORRECTED):
+            raise ValueError(
+                f"`optimizer` must correct its second moment as torch's Adam does, got {type(innermost).__name__}; "
+                "wrap Adam, AdamW, NAdam or RAdam."
+            )
         super().__init__(optimizer, {"clip_decay": clip_decay})
 
     def move(self) -> None:
@@ -56,19 +66,8 @@ def clip(noted: Noted, state: dict[str, Any]) -> Tensor:
 
 
 def second_moment(group: Mapping[str, Any], state: Mapping[str, Any]) -> Tensor:
-    """Return v̂ as the step that was just taken had it.
-
-    Raises:
-        RuntimeError: where there is none.
-    """
-    v = state.get("max_exp_avg_sq", state.get("exp_avg_sq"))
-    if v is None:
-        raise RuntimeError(
-            "ClipUpdates needs the second moment `exp_avg_sq` among the states of the optimizer that it wraps, found "
-            f"{', '.join(sorted(state)) or 'no state'}; wrap Adam, AdamW or one that keeps what they keep."
-        )
-    if "betas" not in group:
-        return real_view(v)
+    """Return v̂ as the step that was just taken had it."""
+    v = state["max_exp_avg_sq"] if group.get("amsgrad") else state["exp_avg_sq"]
     # A tensor where the counter is one, so that an accelerator is not waited for.
-    t = torch.as_tensor(state.get("step", group.get("step")), dtype=torch.float64)
+    t = torch.as_tensor(state["step"], dtype=torch.float64)
     return real_view(v) / (1 - float(group["betas"][1]) ** t)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -73,6 +73,25 @@ class Elementwise(Optimizer):
         for name in ("lr", "weight_decay"):
             require(0 <= float(settings[name]) < torch.inf, name, settings[name], "a finite number from 0 on")
         super().__init__(params, settings)
+
+    takes: tuple[str, ...] = ("lr", "betas", "eps")
+    """Settings that mean the same in Adam's groups."""
+
+    @classmethod
+    def after(cls, optimizer: Optimizer, **settings: Any) -> Self:
+        """Return an optimizer of the same tensors as another one of Adam's kind, in groups of the same settings.
+
+        Rate, decay rates, weight decay and its kind, and `maximize` carry over, and eps where it means the same;
+        `settings` come before those. The states begin anew.
+        """
+        names = {*cls.takes, "weight_decay", "maximize"} - settings.keys()
+        groups = []
+        for group in optimizer.param_groups:
+            taken = {name: group[name] for name in names if name in group}
+            if "decoupled_weight_decay" not in settings:
+                taken["decoupled_weight_decay"] = decouples(optimizer, group)
+            groups.append({"params": group["params"], **taken})
+        return cls(groups, **settings)
 
     def start(self, like: Tensor) -> dict[str, Tensor]:
         """Return the states before the first step, of tensors like this one."""
@@ -177,6 +196,12 @@ def real_view(tensor: Tensor) -> Tensor:
 def wide(tensor: Tensor) -> torch.dtype:
     """Return the precision of a tensor's states: float32, or float64 where it has that."""
     return torch.float64 if tensor.dtype in (torch.float64, torch.complex128) else torch.float32
+
+
+def decouples(optimizer: Optimizer, group: Mapping[str, Any]) -> bool:
+    """Return whether an optimizer shrinks θ instead of adding weight decay to the gradient."""
+    default = group.get("weight_decouple", isinstance(optimizer, torch.optim.AdamW))
+    return bool(group.get("decoupled_weight_decay", default))
 
 
 def require(fits: bool, name: str, got: object, expected: str) -> None:

@@ -32,7 +32,7 @@ PUBLIC: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "pytorch_optimizer.ADOPT": ("adopt", EPS),
     "pytorch_optimizer.Yogi": ("yogi", EPS | {"initial_accumulator": "initial"}),
     "stepscope.AMSGrad": ("amsgrad", EPS),
-    "stepscope.AdaFom": ("adafom", EPS | {"beta1": "beta1"}),
+    "stepscope.AdaFom": ("adafom", EPS),
     "stepscope.AdaShift": ("adashift", EPS | {"window": "n"}),
     "stepscope.ADOPT": ("adopt", EPS | {"clip": "clip"}),
     "stepscope.Adai": ("adai", EPS | {"beta0": "beta0", "beta2": "beta2"}),
@@ -261,6 +261,8 @@ def published(
             return None, {}
     first = "beta0" if name == "adai" else "beta1"
     both = decays(group, first) if "betas" in group else {}
+    if name == "adafom":
+        del both["beta2"]  # its v has none
     return name, both | {ours: float(group[theirs]) for theirs, ours in entries.items()}
 
 

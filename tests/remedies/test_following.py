@@ -11,7 +11,6 @@ from torch import nn
 import stepscope.remedies
 from stepscope import Monitor, Verdict
 from stepscope.diagnostics.findings import FINDINGS
-from stepscope.diagnostics.findings_record import RECORD_FINDINGS
 from stepscope.diagnostics.remedy import REMEDIES
 
 SEEDS = 256
@@ -113,18 +112,59 @@ def test_what_the_diagnosis_recommends_mends_the_run(name):
     assert after.harm.rho > 0
 
 
-def test_every_remedy_of_the_table_exists_and_is_put_in_place_by_its_lines():
-    for remedy in {remedy for remedies in REMEDIES.values() for remedy in remedies}:
-        names = {"optimizer": torch.optim.Adam([torch.ones(2, requires_grad=True)], lr=0.25), "total_steps": 10}
+@pytest.mark.slow
+@pytest.mark.parametrize("remedy", REMEDIES["harm"], ids=lambda remedy: remedy.name)
+def test_so_does_every_other_that_it_names(remedy):
+    after = train_on_rare_threes(remedy.lines)
+    assert after.verdict in (Verdict.CERTIFIED, Verdict.UNCERTIFIED), str(after)
+    assert after.harm.rho > 0
+
+
+TABLE = {remedy for remedies in REMEDIES.values() for remedy in remedies}
+OPTIMIZERS = {
+    "sgd": lambda params: torch.optim.SGD(params, lr=0.25),
+    "momentum": lambda params: torch.optim.SGD(params, lr=0.25, momentum=0.8),
+    "adam": lambda params: torch.optim.Adam(params, lr=0.25, betas=(0.8, 0.99), weight_decay=0.1, maximize=True),
+    "amsgrad": lambda params: torch.optim.Adam(params, lr=0.25, betas=(0.8, 0.99), amsgrad=True, eps=0.0),
+    "adamw": lambda params: torch.optim.AdamW([{"params": params, "lr": 0.25}], betas=(0.8, 0.99)),
+    "rmsprop": lambda params: torch.optim.RMSprop(params, lr=0.25),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_fits_an_optimizer_is_put_in_place_by_its_lines_and_takes_over_the_settings(name):
+    fitting = 0
+    for remedy in TABLE:
+        x = torch.ones(2, requires_grad=True)
+        names = {"optimizer": OPTIMIZERS[name]([x]), "total_steps": 10}
         before = names["optimizer"]
+        (group,) = before.param_groups
+        if not remedy.fits(f"torch.optim.{type(before).__name__}", [group]):
+            continue
+        fitting += 1
         exec("\n".join(remedy.lines), names)
-        made_by = names["scheduler"] if "scheduler" in names else names["optimizer"]
-        assert type(made_by).__name__ == remedy.name
+        after = names["optimizer"]
+        made = names.get("scheduler", after)
+        assert type(made).__name__ == remedy.name
         assert remedy.name in stepscope.remedies.__all__
-        assert names["optimizer"].param_groups[0]["lr"] == 0.25
-        assert names["optimizer"].param_groups[0]["params"] == before.param_groups[0]["params"]
+        for setting in {"lr", "betas", "momentum", "weight_decay", "maximize"} & group.keys() & after.defaults.keys():
+            found, expected = after.param_groups[0][setting], group[setting]
+            assert found == expected or (setting == "betas" and found[0] == expected[0])
+        assert after.param_groups[0].get("decoupled_weight_decay", False) == (name == "adamw")
+        with Monitor(after, strict=True, what_if=()) as monitor:
+            for t in range(20):
+                x.grad = torch.tensor([1.0, -2.0 - t])
+                after.step()
+        assert all(tensor.formula for tensor in monitor.trace.tensors)
+    assert fitting == {"sgd": 2, "momentum": 3, "rmsprop": 2}.get(name, len(TABLE))
+
+
+def test_a_remedy_in_place_is_not_followed_by_others():
+    assert not any(
+        remedy.fits("stepscope.remedies.adopt.ADOPT", [{"betas": (0.9, 0.99), "eps": 1e-8}]) for remedy in TABLE
+    )
 
 
 def test_every_key_of_the_table_is_a_finding_or_an_alert():
-    findings = {finding.__name__ for finding in (*FINDINGS, *RECORD_FINDINGS)}
+    findings = {finding.__name__ for finding in FINDINGS}
     assert set(REMEDIES) - findings == {"update surge"}
