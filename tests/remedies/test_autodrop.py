@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from stepscope.diagnostics.angular_velocity import AngularVelocity, Projection, angle
-from stepscope.remedies import AutoDrop
+from stepscope.remedies import Adai, AdaShift, AutoDrop
 from stepscope.remedies.autodrop import settled
 
 SIZE = 2000
@@ -144,7 +144,8 @@ def test_all_groups_drop_down_to_the_least_rate(monkeypatch):
 
 
 def test_the_mean_weighs_the_epochs_linearly_and_takes_buffers_along(monkeypatch):
-    model, optimizer, scheduler = scripted(monkeypatch, [90.0] * 40, average=3)
+    # Once the angle has settled it may do what it likes until the mean is made.
+    model, optimizer, scheduler = scripted(monkeypatch, [90.0] * 15 + [180.0, 0.0, 180.0] * 9, average=3)
     snapshots = []
     for epoch in range(18):
         train(model, optimizer, epoch)
@@ -157,6 +158,26 @@ def test_the_mean_weighs_the_epochs_linearly_and_takes_buffers_along(monkeypatch
             expected = sum((k + 1) * x for k, x in enumerate(last)) / 6
             assert torch.allclose(now, expected, atol=1e-6), name
     assert all((state["momentum_buffer"] == 0).all() for state in optimizer.state.values())
+
+
+@pytest.mark.parametrize("kind", [Adai, AdaShift, torch.optim.Adam])
+def test_after_a_mean_the_momentum_holds_new_gradients_only(monkeypatch, kind):
+    x = nn.Parameter(torch.zeros(3))
+    optimizer = kind([x], lr=0.0)
+    scheduler = AutoDrop(optimizer, model=nn.ParameterList([x]), average=1)
+    monkeypatch.setattr(scheduler._velocity, "look", lambda image: {1: 90.0})
+    optimizer.param_groups[0]["lr"] = 0.1
+    for _ in range(16):
+        x.grad = torch.full((3,), 100.0)
+        optimizer.step()
+        scheduler.step()
+    assert scheduler.drops == [16]
+    x.grad = torch.ones(3)
+    for _ in range(12):  # AdaShift's window forgets by itself in ten
+        optimizer.step()
+    state = optimizer.state[x]
+    m = state["exp_avg"] / state.get("weight_sum", 1.0)
+    assert ((m > 0) & (m <= 1 + 1e-4)).all()
 
 
 def test_it_goes_on_from_its_state(monkeypatch):

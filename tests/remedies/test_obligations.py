@@ -234,14 +234,14 @@ def test_maximizing_is_minimizing_the_negative(make):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_other_precisions_arrive_nearby(make, dtype):
+    """Within a part of the way that was gone: a rate a tenth too high would not pass."""
     narrow, single = Problem(dtype), Problem()
+    start = [p.detach().clone() for p in single.params]
     found = narrow.train(make(narrow.params))
     expected = single.train(make(single.params))
-    allowed = STEPS * max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
-    assert all(
-        x.dtype is dtype and torch.allclose(x.float(), y, atol=allowed, rtol=allowed)
-        for x, y in zip(found, expected, strict=True)
-    )
+    for x, y, x0 in zip(found, expected, start, strict=True):
+        assert x.dtype is dtype
+        assert (x.float() - y).norm() < {torch.bfloat16: 0.1, torch.float16: 0.02}.get(dtype, 1e-5) * (y - x0).norm()
 
 
 def test_complex_numbers_are_pairs(make):
