@@ -46,9 +46,7 @@ def of_stretches(stretches: Stretches) -> Array | None:
     if stretches.full < K:
         return None
     n = stretches.length * len(stretches.closed)
-    pull, square = (
-        np.sum([each[row] for each in stretches.closed], axis=0, dtype=np.float64) for row in (PULL, SQUARE)
-    )
+    pull, square = np.stack([each[[PULL, SQUARE]] for each in stretches.closed]).sum(axis=0, dtype=np.float64)
     with np.errstate(all="ignore"):  # in units of the first gradient, as u is, so that no g is too small to be squared
         return agreement(pull / stretches.unit / n, square / n, n)
 

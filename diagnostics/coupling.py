@@ -43,8 +43,8 @@ def coupling(trace: Trace) -> tuple[Coupling, ...]:
     if drift is None:
         return ()
     found = []
-    for tensor, *grams in zip(trace.tensors, *even_products(trace, drift), strict=False):  # one of late has none yet
-        harm = judge_harm(*grams, drift.first_step, drift.last_step)
+    for tensor, dd, dg, gg in zip(trace.tensors, *even_products(trace, drift), strict=False):  # one of late has none
+        harm = judge_harm(dd, dg, gg, drift.first_step, drift.last_step)
         if harm.z and not math.isnan(harm.z):
             found.append(Coupling(tensor.name, float(harm.rho), harm.interval))
     return tuple(found)

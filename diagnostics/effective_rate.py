@@ -26,7 +26,7 @@ AVERAGES = ("betas", "ns_steps")
 
 
 def effective_rates(trace: Trace) -> Array:
-    """Return the effective learning rate of every group at the records, `(records, groups)`, NaN where none is known."""
+    """Return the effective learning rate at the records, `(records, groups)`; NaN where none is known."""
     lr = trace.groups.get("lr", np.empty((len(trace.steps), 0)))
     beta = trace.groups.get("beta1", np.full_like(lr, np.nan))
     known: list[dict[str, Any]] = trace.meta.get("hyperparameters", [])

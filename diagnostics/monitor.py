@@ -142,8 +142,7 @@ class Monitor:
         self._recorder = open_recorder(place, meta, watchers, rules, strict)
         self._later.watch(self._recorder.watchers)
         self._alerts = Alerts(self._recorder, on_alert)
-        self._notes = Notes(self._recorder, self._alerts)
-        self._instruments = Instruments(strict)
+        self._notes, self._instruments = Notes(self._recorder, self._alerts), Instruments(strict)
         if self._reader is None:
             self._notes.unreadable(facts.class_name(watched), why_none(watched))
         if self.step:

@@ -69,7 +69,7 @@ def loss_scale(sizes: Values) -> float:
 
 def underflow(recorder: Recorder) -> dict[str, float]:
     """Return both per tensor, from the newest gradient; coordinates without a gradient have nothing to lose."""
-    found = {}
+    found: dict[str, float] = {}
     for w in recorder.watchers:
         if w.param.grad is None or not w.intact() or not w.proved.watched:
             continue

@@ -184,9 +184,8 @@ def draw_losses_to_float16(data: Lines, ax: Axes) -> None:
     log_values(ax, np.concatenate([*(curve for _, curve in data.curves.values()), [ACCEPTED, 2 * ACCEPTED]]))
     log_steps(ax, data.steps)
     for (name, (steps, share)), colour in zip(data.curves.items(), SERIES, strict=False):
-        ax.plot(
-            steps, np.where(share > 0, share, np.nan), "-o", markersize=2.5, color=colour, linewidth=1.1, label=name
-        )
+        shown = np.where(share > 0, share, np.nan)
+        ax.plot(steps, shown, "-o", markersize=2.5, color=colour, linewidth=1.1, label=name)
     _levels(ax, {ACCEPTED: ("accepted", MUTED)})
     _legend(ax, 3)
 
@@ -214,15 +213,15 @@ PANELS: tuple[tuple[str, str, Callable[[Trace], Lines], Callable[[Lines, Axes], 
         "angle between stretches of travel",
         "Does the run still get anywhere? The angle is that by which the direction of travel turns from one stretch to "
         "the next, of one, two and four record intervals: near 0° it goes straight on, at 60° drift and noise are "
-        "equal, at 90° it is a random walk, at 120° it scatters about a point, where only a smaller rate gets further. ",
+        "equal, at 90° it is a random walk, at 120° it scatters about a point: only a smaller rate gets further. ",
         angles,
         draw_angles,
     ),
     (
         "conformity: how sure the gradients’ signs are",
         "Is there a mean gradient to follow? Conformity is how sure the newer half of the gradients is of the sign of "
-        "their mean, on average over coordinates: ½ is what noise alone makes, 1 is certain, and below ½ gradients take "
-        "back what those before them did. High late in a run: the rate could have been larger. ",
+        "their mean, on average over coordinates: ½ is what noise alone makes, 1 is certain, and below ½ gradients "
+        "take back what those before them did. High late in a run: the rate could have been larger. ",
         certainties,
         draw_certainties,
     ),
