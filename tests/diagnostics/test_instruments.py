@@ -176,29 +176,24 @@ def test_strides_reach_further_back():
 @settings(max_examples=50, deadline=None)
 @given(doublings=st.lists(st.integers(0, 60), max_size=3), missing=st.integers(0, 60), seed=st.integers(0, 99))
 def test_a_path_is_thinned_as_records_are(doublings, missing, seed):
-    """The twin keeps every point and looks them up; a record that is missing ends the path."""
+    """The twin looks points up by their steps; a record that is missing ends the path, and nine are remembered."""
     rng = np.random.default_rng(seed)
-    travel, interval, path, begin = Travel(), 4, {}, 0
+    travel, interval, path = Travel(), 4, {}
     for step in range(0, 320, 4):
         if step // 4 in doublings:
-            begin = max([begin, *sorted(path)[-9:][:1]])  # no more are remembered
             interval *= 2
-        if step % interval:
+            path = {at: point for at, point in list(path.items())[-9:] if at % interval == 0}
+        if step % interval or step // 4 == missing:
             continue
-        if step // 4 == missing:
-            continue
-        begin = begin if step - interval in path else step
+        path = path if step - interval in path else {}
         path[step] = torch.tensor(rng.normal(size=3))
-        found = travel.look(step, interval, path[step])
+        expected = {}
         for stride in STRIDES:
             places = [step - back * stride * interval for back in range(3)]
-            between = range(places[-1], step + 1, interval)
-            if places[-1] >= begin and all(place in path for place in between):
+            if all(place in path for place in places):
                 a, b = path[places[0]] - path[places[1]], path[places[1]] - path[places[2]]
-                cosine = float(a @ b / a.norm() / b.norm())
-                assert found[stride] == pytest.approx(math.degrees(math.acos(cosine)), abs=1e-5)
-            else:
-                assert stride not in found
+                expected[stride] = math.degrees(math.acos(float(a @ b / a.norm() / b.norm())))
+        assert travel.look(step, interval, path[step]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_monitor_whose_state_is_loaded_begins_a_new_path():
