@@ -73,4 +73,4 @@ def _mean(s: Array) -> tuple[float, int]:
 
 
 def _weighted(values: Sequence[float], weights: Sequence[float]) -> float:
-    return float(np.dot(values, weights) / np.sum(weights))
+    return float(np.average(values, weights=weights))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .watcher import FAILURES, Watcher
+from .watcher import FAILURES, Watcher, few
 
 if TYPE_CHECKING:
     from .recorder import Recorder
@@ -31,18 +31,19 @@ LEVELS = {"p1": 0.01, "p10": 0.1, "p50": 0.5}
 
 def momentum(energy: Array, weights: Array) -> Array:
     """Return β1 of each coordinate from v̂; each stands for as many coordinates as it weighs."""
-    mean = float(energy @ weights) / float(weights.sum())
+    mean = (energy * weights).sum() / weights.sum()  # no `@`: its threads take longer to wake than this
     return np.clip(1.0 - BETA0 * energy / mean, 0.0, 1.0 - BOUND)
 
 
 def inertia(recorder: Recorder) -> dict[str, float]:
     """Return quantiles of β1 over all coordinates, and the share that is 0; nothing where there is no second moment."""
-    known = [(w, energy) for w in recorder.watchers if (energy := energy_of(w)) is not None]
+    whole = few(recorder.watchers)
+    known = [(w, energy) for w in recorder.watchers if len(energy := energy_of(w, whole))]
     if not known:
         return {}
     energy = np.concatenate([own for _, own in known])
-    weights = np.concatenate([np.full(len(own), w.coordinates.numel / max(1, len(own))) for w, own in known])
-    if not 0.0 < float(energy @ weights) < np.inf:
+    weights = np.concatenate([np.full(len(own), w.coordinates.numel / len(own)) for w, own in known])
+    if not 0.0 < (energy * weights).sum() < np.inf:
         return {}
     beta1 = momentum(energy, weights)
     order = np.argsort(beta1)
@@ -52,14 +53,15 @@ def inertia(recorder: Recorder) -> dict[str, float]:
     return found | {"inertia/clipped": float(weights[beta1 == 0].sum() / weights.sum())}
 
 
-def energy_of(w: Watcher) -> Array | None:
-    """Return v̂ at a sample of a tensor's coordinates; None where there is none, or it is no size of the gradient."""
+def energy_of(w: Watcher, whole: bool) -> Array:
+    """Return v̂ at a sample of a tensor's coordinates; of none where there is no v̂ or it is no size of the gradient."""
     scale = float(w.accumulator.then[2])
     if w.reader is None or not w.gauges or scale == 0.0:
-        return None
-    if w.rooted:
-        return np.asarray((scale * w.roots()) ** 2)
-    try:  # of a tensor watched whole those that are proved are enough
+        return np.empty(0)
+    try:
+        if w.rooted or not whole:
+            return np.asarray((scale * (w.roots() if whole else w.lead_roots())) ** 2)
+        # of a tensor watched whole those that are proved are enough
         return np.asarray(w.reader.second_moment(w.view), dtype=np.float64) * scale**2
     except FAILURES:  # somebody cleared the state since
-        return None
+        return np.empty(0)

@@ -12,14 +12,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .angular_velocity import DIMENSION, AngularVelocity, Projection
+from .watcher import Watcher, few
 
 if TYPE_CHECKING:
     from .recorder import Recorder
 
+Array = NDArray[np.float64]
+
 STRIDES = (1, 2, 4)
 """Record intervals in a stretch."""
+
+
+def own(w: Watcher) -> Array:
+    """Return the parameter at a sample of its coordinates, which stand for all of them in a squared length."""
+    return w.theta() * math.sqrt(w.proved.scale)
+
+
+def lead(w: Watcher) -> Array:
+    """Return the same at fewer coordinates."""
+    return w.proved.take_lead(w.param).astype(np.float64) * math.sqrt(w.proved.lead_scale)
 
 
 class Travel:
@@ -35,8 +49,10 @@ class Travel:
 
     def __call__(self, recorder: Recorder) -> dict[str, float]:
         """Return the angle over each stride in degrees, as far as the path reaches back."""
-        theta = np.concatenate([w.theta() * math.sqrt(w.proved.scale) for w in recorder.watchers if w.intact()])
-        found = self.look(recorder.step, recorder.schedule.interval, torch.from_numpy(theta))
+        whole = few(recorder.watchers)
+        parts = [own(w) if whole else lead(w) for w in recorder.watchers if w.intact()]
+        theta = torch.from_numpy(np.concatenate([np.zeros(0), *parts]))
+        found = self.look(recorder.step, recorder.schedule.interval, theta)
         return {f"angle/{stride}": degrees for stride, degrees in found.items() if math.isfinite(degrees)}
 
     def look(self, step: int, interval: int, theta: torch.Tensor) -> dict[int, float]:
