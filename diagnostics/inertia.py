@@ -32,7 +32,7 @@ LEVELS = {"p1": 0.01, "p10": 0.1, "p50": 0.5}
 def momentum(energy: Array, weights: Array) -> Array:
     """Return β1 of each coordinate from v̂; each stands for as many coordinates as it weighs."""
     mean = (energy * weights).sum() / weights.sum()  # no `@`: its threads take longer to wake than this
-    return np.clip(1.0 - BETA0 * energy / mean, 0.0, 1.0 - BOUND)
+    return np.asarray(np.clip(1.0 - BETA0 * energy / mean, 0.0, 1.0 - BOUND))
 
 
 def inertia(recorder: Recorder) -> dict[str, float]:

@@ -29,7 +29,7 @@ from .theme import BLUE, INK, MUTED, SERIES, VERMILLION, WIDE, label_ends, log_s
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .plates import Panel, Plate
+    from .plates import Plate
 
 Array = NDArray[np.float64]
 
@@ -87,6 +87,7 @@ def draw_angles(data: Lines, ax: Axes) -> None:
         name, (steps, degrees) = curve
         ax.plot(steps, degrees, color=colour, linewidth=width, label=name)
     whole_steps(ax)
+    ax.set_title("turn from stretch to stretch")
     _levels(ax, {level: (words, MUTED) for level, words in ANGLES.items()})
     _legend(ax, 3)
 
@@ -102,6 +103,7 @@ def draw_certainties(data: Lines, ax: Axes) -> None:
     ax.set_ylim(0, 1.03)
     plain_numbers(ax)
     _several(data, ax)
+    ax.set_title("conformity")
     _levels(ax, {agreement.NOISE: ("noise", VERMILLION), agreement.CERTAIN: ("certain", MUTED)})
     _legend(ax, 3)
 
@@ -120,6 +122,7 @@ def draw_momenta(data: Lines, ax: Axes) -> None:
     for (name, (steps, values)), width in zip(data.curves.items(), (2.0, 1.4, 0.9, 1.2), strict=False):
         share = name == "share at 0"
         ax.plot(steps, values, "--" if share else "-", color=VERMILLION if share else BLUE, linewidth=width, label=name)
+    ax.set_title("β1 as Adai would set it")
     _levels(ax, {inertia.EVEN: ("even", MUTED)})
     _legend(ax, 4)
 
@@ -146,6 +149,7 @@ def draw_rates(data: Lines, ax: Axes) -> None:
     for i, (name, (steps, curve)) in enumerate(data.curves.items()):
         shown = np.where(curve > 0, curve, np.nan)
         ax.plot(steps, shown, "--" if i % 2 else "-", color=SERIES[i // 2], linewidth=1.0 if i % 2 else 1.6, label=name)
+    ax.set_title("learning rate and effective learning rate")
     return _legend(ax, 2)
 
 
@@ -186,6 +190,7 @@ def draw_losses_to_float16(data: Lines, ax: Axes) -> None:
     for (name, (steps, share)), colour in zip(data.curves.items(), SERIES, strict=False):
         shown = np.where(share > 0, share, np.nan)
         ax.plot(steps, shown, "-o", markersize=2.5, color=colour, linewidth=1.1, label=name)
+    ax.set_title("share of the gradients below 2⁻²⁴")
     _levels(ax, {ACCEPTED: ("accepted", MUTED)})
     _legend(ax, 3)
 
@@ -208,67 +213,78 @@ def _legend(ax: Axes, columns: int) -> None:
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=columns)
 
 
-PANELS: tuple[tuple[str, str, Callable[[Trace], Lines], Callable[[Lines, Axes], None]], ...] = (
+QUESTIONS: tuple[tuple[str, str, str, str, Callable[[Trace], Lines], Callable[[Lines, Axes], None]], ...] = (
     (
+        "angle",
+        "Does the run still get anywhere?",
+        "The angle is that by which the direction of travel turns from one stretch to the next, of one, two and four "
+        "record intervals. Near 0° the run goes straight on, at 60° drift and noise are equal, at 90° it is a random "
+        "walk, at 120° it scatters about a point: only a smaller rate gets further.",
         "angle between stretches of travel",
-        "Does the run still get anywhere? The angle is that by which the direction of travel turns from one stretch to "
-        "the next, of one, two and four record intervals: near 0° it goes straight on, at 60° drift and noise are "
-        "equal, at 90° it is a random walk, at 120° it scatters about a point: only a smaller rate gets further. ",
         angles,
         draw_angles,
     ),
     (
-        "conformity: how sure the gradients’ signs are",
-        "Is there a mean gradient to follow? Conformity is how sure the newer half of the gradients is of the sign of "
-        "their mean, on average over coordinates: ½ is what noise alone makes, 1 is certain, and below ½ gradients "
-        "take back what those before them did. High late in a run: the rate could have been larger. ",
+        "conformity",
+        "Is there a mean gradient left to follow?",
+        "Conformity is how sure the newer half of the gradients is of the sign of their mean, on average over "
+        "coordinates. Noise alone makes ½, at 1 every sign is certain, and below ½ gradients take back what those "
+        "before them did. High late in a run: the rate could have been larger.",
+        "conformity: how sure the signs are",
         certainties,
         draw_certainties,
     ),
     (
+        "inertia",
+        "Do few coordinates hold the energy of the gradients?",
+        "Inertia is the β1 that Adai would give each coordinate, in quantiles: 0.9 where energy is spread evenly, 0 "
+        "from ten times the mean on. The larger the share at 0 and the nearer the median to 1, the fewer hold it.",
         "inertia: β1 as Adai would set it",
-        "Do few coordinates hold the energy of the gradients? Inertia is the β1 that Adai would give each coordinate, "
-        "in quantiles: 0.9 where energy is spread evenly, 0 from ten times the mean; the larger the share at 0 and the "
-        "nearer the median to 1, the fewer hold it. ",
         momenta,
         draw_momenta,
     ),
     (
+        "rate",
+        "How much does a gradient move in all?",
+        "The effective learning rate is lr/(1 − β): the momentum adds a gradient up so many times before it is "
+        "forgotten. A schedule of β is one of the rate.",
         "effective learning rate",
-        "How much does a gradient move in all? The effective learning rate counts the momentum in that multiplies it, "
-        "as 1/(1 − β) does; a schedule of β is one of the rate. ",
         rates,
         draw_rates,
     ),
     (
-        "gradients below float16’s smallest number",
-        "What would float16 lose? The share of the watched gradients between 0 and 2⁻²⁴ in the tensors that have most; "
-        "above the line a loss scale is needed, which the record has as loss_scale. ",
+        "underflow",
+        "What would float16 lose?",
+        "The share of the watched gradients between 0 and 2⁻²⁴, the smallest number of float16, in the tensors that "
+        "have most at the end. Above the line a loss scale is needed; the record has it as loss_scale.",
+        "gradients too small for float16",
         losses_to_float16,
         draw_losses_to_float16,
     ),
 )
-"""Of each panel: its label, its question and how to read it, its data and its drawing."""
-COUPLED = (
-    "Where do stepsizes answer the gradient that they multiply? Coupling is ρ of each tensor, the lowest first: at 1 "
-    "stepsize and gradient are not coupled, below 0 the tensor goes uphill. "
-)
+"""Of each plate: its key, question, caption and label, its data and its drawing."""
 
 
-def plate(trace: Trace) -> Plate:
-    """Return the figures of the instruments; without panels where none has anything to tell."""
-    from .plates import Panel, Plate  # they may want this one
+def instrument_plates(trace: Trace) -> list[Plate]:
+    """Return the figures of the instruments; of those that have nothing to tell none."""
+    from .plates import Panel, Plate  # they may want these
 
-    panels: list[Panel] = []
-    caption = ""
-    for label, says, of, draw in PANELS:
+    plates = []
+    for key, question, caption, label, of, draw in QUESTIONS:
         data = of(trace)
         if data.curves:
-            panels.append(Panel(label, partial(draw, data), WIDE))
-            caption += says
+            plates.append(Plate(f"instrument-{key}", question, caption, (Panel(label, partial(draw, data), WIDE),)))
     found = couplings(coupling(trace))
     if len(found.names) > 1:
-        size = (WIDE[0], 1.15 + 0.3 * len(found.names))
-        panels.append(Panel("coupling of stepsize and gradient, by tensor", partial(draw_forest, found), size))
-        caption += COUPLED
-    return Plate("instruments", "What do the instruments say?", caption.strip(), tuple(panels))
+        panel = Panel("coupling by tensor", partial(draw_forest, found), (WIDE[0], 1.15 + 0.3 * len(found.names)))
+        plates.append(
+            Plate("instrument-coupling", "Which stepsizes answer the gradient they multiply?", COUPLED, (panel,))
+        )
+    return plates
+
+
+COUPLED = (
+    "ρ of each tensor with its 95 % interval, the lowest first. At 1 stepsize and gradient are not coupled; the "
+    "further below, the more of the descent do rare large gradients cost by shrinking their own steps; below 0 the "
+    "tensor goes uphill."
+)
