@@ -187,10 +187,10 @@ def _same_records(one: Trace, other: Trace, rows: Any, rows_: Any) -> Any:
     none = np.zeros(len(rows), dtype=np.bool_)
     if [(t.name, t.shape) for t in one.tensors] != [(t.name, t.shape) for t in other.tensors]:
         return none
-    if set(one.scalars) != set(other.scalars):
+    if set(one.logged) != set(other.logged):
         return none
     same = _equal(one.values[rows], other.values[rows_]).all(axis=(1, 2))
-    for name, a in one.scalars.items():
+    for name, a in one.logged.items():
         b = other.scalars[name]
         logged, i, j = np.intersect1d(a.steps, b.steps, return_indices=True)
         same &= ~np.isin(one.steps[rows], logged[~_equal(a.total[i], b.total[j])])
@@ -211,7 +211,7 @@ def _equal(a: Any, b: Any) -> Any:
 
 def final_loss(trace: Trace) -> float:
     """Return the mean of the loss over the last tenth of the steps; NaN where none is logged."""
-    name = next((name for name in trace.scalars if "loss" in name.lower()), None)
+    name = next((name for name in trace.logged if "loss" in name.lower()), None)
     if name is None or len(trace.scalars[name].steps) == 0:
         return math.nan
     scalar = trace.scalars[name]

@@ -106,7 +106,7 @@ def over(quantity: str, edges: Steps, here: Array, there: Array, **more: Any) ->
 def losses(here: Sequence[Trace], there: Sequence[Trace], edges: Steps) -> Course:
     """Return the loss that all runs log, else the first scalar that all do."""
     first, *others = (*here, *there)
-    common = [name for name in first.scalars if all(name in other.scalars for other in others)]
+    common = [name for name in first.logged if all(name in other.scalars for other in others)]
     name = next((name for name in common if "loss" in name.lower()), next(iter(common), None))
     if name is None:
         return Course(LOSS, missing="no scalar is logged in all of them")

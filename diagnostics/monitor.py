@@ -23,6 +23,7 @@ from .alerts import Alert, Alerts
 from .budget import RUN, Budget, checked_share
 from .glance import Glance
 from .imagined import USUAL
+from .instruments import Instruments
 from .later import Later
 from .notes import Notes
 from .one_step import SICK, STALE
@@ -141,7 +142,7 @@ class Monitor:
         self._recorder = open_recorder(place, meta, watchers, rules, strict)
         self._later.watch(self._recorder.watchers)
         self._alerts = Alerts(self._recorder, on_alert)
-        self._notes = Notes(self._recorder, self._alerts)
+        self._notes, self._instruments = Notes(self._recorder, self._alerts), Instruments(strict)
         if self._reader is None:
             self._notes.unreadable(facts.class_name(watched), why_none(watched))
         if self.step:
@@ -355,6 +356,7 @@ class Monitor:
             self._budget.restart()
             self._recorder.accumulators.weigh(1)
         self._recorder.restore(state["recorder"])
+        self._instruments.travel.forget()
         self._alerts.restart()
 
     # --- hooks ---------------------------------------------------------------------------------------------
@@ -488,6 +490,7 @@ class Monitor:
             with QUIET():
                 if recorder.step in PROVED:
                     self._log_precision()
+                self._instruments.ask(recorder)
                 recorder.record(self._schedules())
         if recorder.schedule.proves(recorder.step + 1):
             self._prepares = self._owes_proof = True
@@ -691,6 +694,7 @@ class Monitor:
             if self._resting:
                 w.counted = None  # it was not asked
             w.reload(states.get(w.param, {}))
+        self._instruments.travel.forget()
         self._alerts.restart()
         self._note_troubles(self._recorder.watchers)
 

@@ -29,7 +29,7 @@ from .parts import PART, common_steps, parts_below
 from .schedule import PROVED, Schedule
 from .signals import Signals
 from .store import META, build_trace, load, write_meta
-from .trace import COLUMNS, ERRORS, SUMS, Scalars, Trace
+from .trace import COLUMNS, ERRORS, SUMS, Scalars, Trace, measured
 from .watcher import Watcher
 from .writer import Writer
 
@@ -75,6 +75,8 @@ class Recorder:
         self.base_what_if: Array = np.zeros_like(self.alternatives.sums)
         """Sums of the alternatives in an earlier process."""
         self.scalars: dict[str, list[float]] = {}
+        self._fresh: set[str] = set()
+        """Scalars that came since the last record: a record has those of the instruments only where they are new."""
         self._pending: list[tuple[str, torch.Tensor]] = []
         self._recorded, self._committed = -1, time.monotonic()
         self._products_due = -math.inf
@@ -153,6 +155,7 @@ class Recorder:
             return
         entry = self.scalars.setdefault(name, [math.nan, 0.0, 0.0])
         self._recorded = -1  # what was recorded of this step lacks the number
+        self._fresh.add(name)
         entry[0] = value
         if math.isfinite(value):
             entry[1] += value
@@ -176,6 +179,7 @@ class Recorder:
         if self.step in PROVED:
             self._measure_efficiency()
         self._recorded = self.step
+        self._fresh.clear()
 
     def _measure_efficiency(self) -> None:
         for row in self._drift_rows():
@@ -188,7 +192,8 @@ class Recorder:
         for name, value in self._pending:
             self.add_scalar(name, float(value))
         self._pending.clear()
-        facts = {"groups": dict(groups), "scalars": {name: list(entry) for name, entry in self.scalars.items()}}
+        told = {name: list(entry) for name, entry in self.scalars.items() if name in self._fresh or not measured(name)}
+        facts = {"groups": dict(groups), "scalars": told}
         if self.alternatives.rules:
             facts["what_if"] = (self.base_what_if + self.alternatives.sums).tolist()
         return Row("record", self.segment, self.step, facts, self._rows())
@@ -365,6 +370,7 @@ class Recorder:
         self._products_due = -math.inf
         self._recorded = self.step  # the segment before has it
         self._pending.clear()
+        self._fresh.clear()
         self._append("segment", {"from": self.step + 1})
         self.write_layout()
         self.note("resumed", message)

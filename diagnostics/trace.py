@@ -63,8 +63,17 @@ INSTANTS = (
 
 COLUMNS = SUMS + ERRORS + INSTANTS
 
+MEASURED = frozenset({"angle", "conformity", "inertia", "loss_scale", "underflow"})
+"""First words of the scalars that a monitor measures now and then by itself, see `instruments.py`."""
+
 SUMMED = ("a", "b", "c_plus")
 """What is summed of a rule that the run might have had."""
+
+
+def measured(scalar: str) -> bool:
+    """Return whether a scalar of this name is an instrument's."""
+    first, slash, _ = scalar.partition("/")
+    return bool(slash) and first in MEASURED
 
 
 @dataclass(frozen=True)
@@ -190,11 +199,16 @@ class Trace:
         resumed = sum(event.kind == "resumed" for event in self.events)
         if resumed:
             parts.append(f"{resumed + 1} segments")
-        if self.scalars:
-            parts.append(f"logged: {', '.join(list(self.scalars)[:4])}{', …' * (len(self.scalars) > 4)}")
+        if logged := list(self.logged):
+            parts.append(f"logged: {', '.join(logged[:4])}{', …' * (len(logged) > 4)}")
         if self.path is not None:
             parts.append(f"path of shape {self.path.shape}")
         return f"<Trace: {'; '.join(parts)}>"
+
+    @property
+    def logged(self) -> dict[str, Scalars]:
+        """The scalars but those of the instruments."""
+        return {name: scalar for name, scalar in self.scalars.items() if not measured(name)}
 
     @property
     def x(self) -> Array:

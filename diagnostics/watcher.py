@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from typing import Any, Protocol
@@ -30,8 +30,16 @@ LOOSEST = 0.01
 FAILURES = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
 """What a reader raises on a state or a group that it was not written for."""
 
+ENOUGH = 2**15
+"""Watched coordinates of a run up to which instruments look at all; of more, at the members of the harm test."""
+
 NOTHING: Values = np.empty(0)
 G2, STEPS, NONFINITE = SUMS.index("g2"), SUMS.index("steps"), SUMS.index("nonfinite")
+
+
+def few(watchers: Sequence[Watcher]) -> bool:
+    """Return whether instruments look at all coordinates that are proved, which are those watched or a sample."""
+    return sum(w.proved.watched for w in watchers) <= ENOUGH
 
 
 class Outcome(Enum):

@@ -178,7 +178,7 @@ class Curve:
 def curves(trace: Trace, limit: int = PANELS) -> list[Curve]:
     """Return the logged scalars, where they were. Sums are cumulative, so means over coarser stretches are exact."""
     found = []
-    for name, scalar in list(trace.scalars.items())[:limit]:
+    for name, scalar in list(trace.logged.items())[:limit]:
         logged = np.flatnonzero((np.diff(scalar.count, prepend=0.0) > 0) | ~np.isfinite(scalar.last))
         keep = logged[thin(scalar.steps[logged], log=False)] if len(logged) else logged
         coarse = Scalars(scalar.steps[keep], scalar.last[keep], scalar.total[keep], scalar.count[keep])

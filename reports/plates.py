@@ -27,6 +27,7 @@ from .figures import (
     stepsizes,
     sums,
 )
+from .instruments import instrument_plates
 from .limits import plate as limits_plate
 from .numerals import fixed, shorten, whole
 from .theme import SMALL, WIDE
@@ -71,6 +72,7 @@ def plates(trace: Trace, diagnosis: Diagnosis, limited: Limits) -> list[Plate]:
         _scalars(trace),
         *([_stepsizes(trace), _sums(trace), _rises(trace)] if stepped else []),
         _lengths(trace),
+        *instrument_plates(trace),
     ]
     return [plate for plate in found if plate.panels]
 

@@ -37,7 +37,7 @@ class Together:
 
 def losses(traces: Sequence[Trace]) -> Together:
     """Return the loss of each run, or the first scalar, as means between the points that are shown."""
-    names = [name for trace in traces for name in trace.scalars]
+    names = [name for trace in traces for name in trace.logged]
     name = next((name for name in names if "loss" in name.lower()), next(iter(names), "loss"))
     steps, values = [], []
     for trace in traces:

@@ -141,7 +141,7 @@ def final(trace: Trace) -> str:
 
     A loss is noisy: its mean over the last tenth of the steps is shown. Other scalars are shown as they are.
     """
-    name = next((name for name in trace.scalars if "loss" in name.lower()), next(iter(trace.scalars), None))
+    name = next((name for name in trace.logged if "loss" in name.lower()), next(iter(trace.logged), None))
     if name is None or len(trace.scalars[name].steps) == 0:
         return "–"
     scalar = trace.scalars[name]

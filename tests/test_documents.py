@@ -146,7 +146,9 @@ def test_the_record_names_every_column_and_every_event():
     record = text("docs/record.md")
     for column in trace.COLUMNS:
         assert f"`{column}`" in record, column
-    source = "".join(text(f"diagnostics/{name}.py") for name in ("monitor", "notes", "recorder", "parts", "alerts"))
+    source = "".join(
+        text(f"diagnostics/{name}.py") for name in ("monitor", "notes", "recorder", "parts", "alerts", "instruments")
+    )
     kinds = set(re.findall(r'note\("([^"]+)"', source)) | {"moment reset", "step jump", "part missing"}
     table = record.split("## Events")[1].split("## ")[0]
     assert set(first_cells(table)) == kinds

@@ -15,6 +15,9 @@ BELOW = {
 DOORS = {("diagnostics/monitor.py", "reports")}
 """`Monitor.report` is part of the public face; the import sits inside the method."""
 JUDGES = (
+    "agreement",
+    "coupling",
+    "effective_rate",
     "conditions",
     "drift",
     "compare",

@@ -39,7 +39,7 @@ def shares(dtype, steps=20, gradient=1.0, size=1.0, kind=torch.optim.Adam, **set
             for p in (wide, tight):
                 p.grad = torch.full_like(p, gradient)
             optimizer.step()
-    return {name: scalar.last[-1] for name, scalar in monitor.trace.scalars.items()}, tight
+    return {name: scalar.last[-1] for name, scalar in monitor.trace.logged.items()}, tight
 
 
 def test_shares_are_of_all_coordinates():

@@ -241,7 +241,12 @@ def test_a_run_without_stepsizes_still_shows_how_far_it_steps(make):
     )
     trace = make(**unread)
     shown = plates(trace, diagnose(trace), limits(trace))
-    assert [plate.key for plate in shown if plate.key != "limits"] == ["efficiency", "scalars", "lengths"]
+    assert [plate.key for plate in shown if plate.key != "limits"] == [
+        "efficiency",
+        "scalars",
+        "lengths",
+        "instrument-coupling",
+    ]
 
 
 # How an SVG sits in a page

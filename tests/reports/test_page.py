@@ -132,6 +132,7 @@ def test_one_run_is_told_in_order(make):
         "How do the sums grow?",
         "What made stepsizes rise?",
         "How long are the steps against the weights?",
+        "Which stepsizes answer the gradient they multiply?",
     ]
     told = [heading for heading in reader.headings if heading not in {f.title for f in trace.diagnose().findings}]
     assert told == [

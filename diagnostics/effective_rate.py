@@ -1,0 +1,45 @@
+"""Effective learning rate: the learning rate times all the weight that a gradient will ever get (no torch).
+
+With the momentum m ← βm + (1 - d)g of torch's SGD, d its dampening, a gradient counts (1 - d)·(1 + β + β² + …) times:
+
+    lr·(1 - d)/(1 - β),
+
+which ten times the rate at β = 0.9 is. An average m ← βm + (1 - β)g, as Adam has, keeps the total at 1, and the rate is
+the rate. This, not β, is what a schedule of the momentum moves: Demon (Chen, Wolfe, Li and Kyrillidis, arXiv
+1910.04952) lets it fall linearly, and is for the most part a schedule of the learning rate. What a second moment
+divides by comes on top, see the stepsizes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .trace import Trace
+
+Array = NDArray[np.float64]
+
+AVERAGES = ("betas", "ns_steps")
+"""Settings of optimizers whose momentum is an average, or, of Muon, made orthogonal, so that its length is lost."""
+
+
+def effective_rates(trace: Trace) -> Array:
+    """Return the effective learning rate at the records, `(records, groups)`; NaN where none is known."""
+    lr = trace.groups.get("lr", np.empty((len(trace.steps), 0)))
+    beta = trace.groups.get("beta1", np.full_like(lr, np.nan))
+    known: list[dict[str, Any]] = trace.meta.get("hyperparameters", [])
+    rates = lr.copy()
+    for group, settings in enumerate(known[: lr.shape[1]]):
+        rates[:, group] *= weight(settings, beta[:, group])
+    return rates
+
+
+def weight(settings: dict[str, Any], beta: Array) -> Array:
+    """Return the weight that a gradient gets in all, at each record; `beta` is NaN where the record does not say it."""
+    if not settings.get("momentum") or any(name in settings for name in AVERAGES):
+        return np.ones(len(beta))
+    beta = np.where(np.isnan(beta), float(settings["momentum"]), beta)
+    with np.errstate(divide="ignore"):
+        return np.asarray((1.0 - float(settings.get("dampening") or 0.0)) / (1.0 - beta))
