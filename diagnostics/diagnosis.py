@@ -130,6 +130,7 @@ class Diagnosis:
 
     def _listed(self) -> list[str]:
         lines = ["Findings"] if self.findings else ["No findings."]
+        told: set[str] = set()
         for number, finding in enumerate(self.findings, start=1):
             lines += [f"{number}. {finding.title}", *_wrap(finding.text, "   ")]
             if finding.tensors:
@@ -138,7 +139,7 @@ class Diagnosis:
             if finding.steps:
                 lines.append(f"   Steps: {finding.steps[0]} to {finding.steps[1]}.")
             lines += [f"   Why: {finding.why}.", *_wrap(f"Try: {finding.suggestion}", "   ")]
-            lines += _remedies(finding.remedies)
+            lines += _remedies(finding.remedies, told)
         return lines
 
     def to_dict(self) -> dict[str, JSON]:
@@ -201,17 +202,18 @@ def _reason(verdict: Verdict, e: Evidence) -> str:
     return f"{meaning} {sentence(next(iter(open_ones), 'stepsizes and gradients died out together'))}"
 
 
-def _remedies(remedies: Sequence[Remedy]) -> list[str]:
-    """Return what is made for a finding, with the two lines that put the first in place."""
+def _remedies(remedies: Sequence[Remedy], told: set[str]) -> list[str]:
+    """Return what is made for a finding, with the two lines that put the first in place unless they were `told`."""
     if not remedies:
         return []
-    first, *others = remedies
-    lines = _wrap(f"Remedy, {first.name}: {first.reason} ({first.reference}). After the optimizer is made:", "   ")
-    lines += [f"     {line}" for line in first.lines]
-    if others:
-        names = listed([other.name for other in others], "or")
-        lines += _wrap(f"Or {names}; `stepscope remedies` tells why.", "   ")
-    return lines
+    first, *others = (remedy.name for remedy in remedies)
+    if first in told:
+        return _wrap(f"Remedy: {listed([first, *others], 'or')}, see `stepscope remedies`", "   ")
+    told.update([first, *others])
+    reason, reference = remedies[0].reason, remedies[0].reference
+    more = f" Or {listed(others, 'or')}, see `stepscope remedies`." if others else ""
+    lines = _wrap(f"Remedy, {first}: {reason} ({reference}).{more} After the line that makes `optimizer`", "   ")
+    return [*lines[:-1], lines[-1].removesuffix(".") + ":", *(f"     {line}" for line in remedies[0].lines)]
 
 
 def _wrap(text: str, indent: str = "") -> list[str]:

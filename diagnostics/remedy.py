@@ -17,15 +17,10 @@ class Remedy:
     reason: str
     """Why it helps against that."""
     reference: str
-    line: str
+    lines: tuple[str, str]
     """How it is put in place, right after the line that makes `optimizer`."""
     takes: Literal["any", "adam", "torch's adam", "momentum"] = "any"
     """Which optimizers it can follow: only of Adam's kind the rate means the same to the other of that kind."""
-
-    @property
-    def lines(self) -> tuple[str, str]:
-        """The two lines to be written after the one that makes `optimizer`."""
-        return f"from stepscope.remedies import {self.name}", self.line
 
     def fits(self, optimizer: str, groups: Sequence[Mapping[str, Any]]) -> bool:
         """Return whether it can follow a class, by its dotted name, with groups of such settings."""
@@ -46,9 +41,14 @@ BROKEN = "the run broke"
 SURGED = "updates surged, out of all proportion to what came before"
 
 
-def exchanged(name: str, settings: str = "") -> str:
-    """Return the line that exchanges an optimizer for another of the same groups and settings."""
-    return f"optimizer = {name}.after(optimizer{settings and ', '}{settings})"
+def imported(name: str, line: str) -> tuple[str, str]:
+    """Return a line that uses a remedy, behind the one that imports it."""
+    return f"from stepscope.remedies import {name}", line
+
+
+def exchanged(name: str, settings: str = "") -> tuple[str, str]:
+    """Return the lines that exchange an optimizer for another of the same groups and settings."""
+    return imported(name, f"optimizer = {name}.after(optimizer{settings and ', '}{settings})")
 
 
 def weighed_in_full(finding: str) -> tuple[Remedy, ...]:
@@ -86,7 +86,7 @@ CLIPPED = (
     "divides the step of a tensor by its RMS_t where that is above 1, so that gradients which outgrow their second "
     "moment make no longer steps"
 )
-CLIP = "optimizer = ClipUpdates(optimizer)"
+CLIP = imported("ClipUpdates", "optimizer = ClipUpdates(optimizer)")
 STABLE = "Wortsman et al., arXiv 2304.13013"
 
 REMEDIES: dict[str, tuple[Remedy, ...]] = {
@@ -109,7 +109,7 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
             NOISE,
             "lowers the rate when the path has stopped going anywhere; call scheduler.step() once an epoch",
             "Teng, Wang and Choromanska, arXiv 2111.15317",
-            "scheduler = AutoDrop(optimizer)",
+            imported("AutoDrop", "scheduler = AutoDrop(optimizer)"),
         ),
         Remedy(
             "Demon",
@@ -117,7 +117,7 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
             "lets the total weight of a gradient fall linearly to the end of the run, as a falling rate does; put the "
             "planned number of steps in",
             "Chen, Wolfe, Li and Kyrillidis, arXiv 1910.04952",
-            "optimizer = Demon(optimizer, steps=total_steps)",
+            imported("Demon", "optimizer = Demon(optimizer, steps=total_steps)"),
             "momentum",
         ),
         Remedy(
@@ -125,7 +125,7 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
             NOISE,
             "shortens the steps of coordinates whose past gradients do not agree on a sign",
             "Preechakul and Kijsirikul, arXiv 1912.11493",
-            "optimizer = CProp(optimizer)",
+            imported("CProp", "optimizer = CProp(optimizer)"),
         ),
     ),
     "broke": (Remedy("ClipUpdates", BROKEN, CLIPPED, STABLE, CLIP, "torch's adam"),),

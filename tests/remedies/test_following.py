@@ -1,5 +1,6 @@
 """The way from a finding to a remedy: the two lines of a diagnosis, carried out, mend the same problem."""
 
+import json
 from functools import partial
 
 import numpy as np
@@ -12,6 +13,7 @@ import stepscope.remedies
 from stepscope import Monitor, Verdict
 from stepscope.diagnostics.findings import FINDINGS
 from stepscope.diagnostics.remedy import REMEDIES
+from stepscope.reports import cli
 
 SEEDS = 256
 """Coordinates that play a game at once, each with a chance of its own."""
@@ -168,3 +170,17 @@ def test_a_remedy_in_place_is_not_followed_by_others():
 def test_every_key_of_the_table_is_a_finding_or_an_alert():
     findings = {finding.__name__ for finding in FINDINGS}
     assert set(REMEDIES) - findings == {"update surge"}
+
+
+def test_the_command_lists_the_table(capsys):
+    assert cli.main(["remedies"]) == 0
+    text = capsys.readouterr().out
+    assert cli.main(["remedies", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["finding"], row["remedy"]) for row in rows] == [
+        (remedy.finding, remedy.name) for remedies in REMEDIES.values() for remedy in remedies
+    ]
+    for row in rows:
+        assert row["finding"] in text
+        assert all(line in text for line in row["lines"])
+        exec("\n".join(row["lines"][:1]), {})
