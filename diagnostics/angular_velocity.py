@@ -42,13 +42,16 @@ class Projection:
     @torch.no_grad()
     def __call__(self, tensors: Iterable[Tensor]) -> Tensor:
         """Return the image of all tensors together, `(dimension,)` of float64; complex ones count as pairs."""
-        image = torch.zeros(self.dimension, dtype=torch.float64)
+        image = torch.zeros(self.dimension, dtype=torch.float64, device="cpu")
         for number, tensor in enumerate(tensors):
             values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-            source = torch.Generator().manual_seed(self.seed + 7919 * number)
+            source = torch.Generator("cpu").manual_seed(self.seed + 7919 * number)
             for piece in torch.split(values.detach().reshape(-1), PIECE):
                 # Drawn on the host: another device would draw other places.
-                drawn, here = torch.randint(2 * self.dimension, piece.shape, generator=source), piece.cpu().double()
+                drawn, here = (
+                    torch.randint(2 * self.dimension, piece.shape, generator=source, device="cpu"),
+                    piece.cpu().double(),
+                )
                 image.index_add_(0, drawn // 2, torch.where(drawn % 2 == 0, here, -here))
         return image
 

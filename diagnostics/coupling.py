@@ -19,9 +19,6 @@ from .drift import judge_harm
 from .pace import even_products
 from .trace import Trace
 
-NONE, UPHILL = 1.0, 0.0
-"""No coupling; below it the steps climb."""
-
 
 @dataclass(frozen=True)
 class Coupling:

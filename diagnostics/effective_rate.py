@@ -21,8 +21,8 @@ from .trace import Trace
 
 Array = NDArray[np.float64]
 
-AVERAGES = ("betas", "ns_steps")
-"""Settings of optimizers whose momentum is an average, or, of Muon, made orthogonal, so that its length is lost."""
+SUMS = ("torch.optim.sgd.SGD", "torch.optim.rmsprop.RMSprop")
+"""Optimizers whose momentum adds gradients up. Of others it is an average, or nobody knows."""
 
 
 def effective_rates(trace: Trace) -> Array:
@@ -31,6 +31,8 @@ def effective_rates(trace: Trace) -> Array:
     beta = trace.groups.get("beta1", np.full_like(lr, np.nan))
     known: list[dict[str, Any]] = trace.meta.get("hyperparameters", [])
     rates = lr.copy()
+    if trace.meta.get("optimizer") not in SUMS:
+        return rates
     for group, settings in enumerate(known[: lr.shape[1]]):
         rates[:, group] *= weight(settings, beta[:, group])
     return rates
@@ -38,8 +40,7 @@ def effective_rates(trace: Trace) -> Array:
 
 def weight(settings: dict[str, Any], beta: Array) -> Array:
     """Return the weight that a gradient gets in all, at each record; `beta` is NaN where the record does not say it."""
-    if not settings.get("momentum") or any(name in settings for name in AVERAGES):
-        return np.ones(len(beta))
-    beta = np.where(np.isnan(beta), float(settings["momentum"]), beta)
+    beta = np.where(np.isnan(beta), float(settings.get("momentum") or 0.0), beta)
     with np.errstate(divide="ignore"):
-        return np.asarray((1.0 - float(settings.get("dampening") or 0.0)) / (1.0 - beta))
+        total = (1.0 - float(settings.get("dampening") or 0.0)) / (1.0 - beta)
+    return np.where(beta > 0, total, 1.0)

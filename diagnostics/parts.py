@@ -208,7 +208,7 @@ def joined_alignment(column: dict[str, Array], watched: Array) -> Array:
 
 
 def joined_scalars(parts: Sequence[Trace], steps: NDArray[np.int64]) -> Iterator[tuple[str, Scalars]]:
-    """Yield what was logged: the mean over the parts that logged it."""
+    """Yield what was logged, at the steps at which all parts that ever did so have it: the mean over those."""
     for name in dict.fromkeys(name for part in parts for name in part.scalars):
         logged = [part.scalars[name] for part in parts if name in part.scalars]
         at: NDArray[np.int64] = reduce(np.intersect1d, (scalar.steps for scalar in logged), steps)
@@ -217,7 +217,9 @@ def joined_scalars(parts: Sequence[Trace], steps: NDArray[np.int64]) -> Iterator
             np.array([getattr(scalar, field)[row] for scalar, row in zip(logged, rows, strict=True)])
             for field in ("last", "total", "count")
         )
-        yield name, Scalars(at, last.mean(axis=0), total.sum(axis=0), count.sum(axis=0))
+        if len(at):
+            newest = last.min(axis=0) if name.startswith("loss_scale/") else last.mean(axis=0)  # one that none exceeds
+            yield name, Scalars(at, newest, total.sum(axis=0), count.sum(axis=0))
 
 
 def joined_events(parts: Sequence[Trace], tensors: Sequence[TensorInfo], last: int) -> list[Event]:

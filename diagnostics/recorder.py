@@ -75,8 +75,8 @@ class Recorder:
         self.base_what_if: Array = np.zeros_like(self.alternatives.sums)
         """Sums of the alternatives in an earlier process."""
         self.scalars: dict[str, list[float]] = {}
-        self._fresh: set[str] = set()
-        """Scalars that came since the last record: a record has those of the instruments only where they are new."""
+        self._came: dict[str, int] = {}
+        """The step after which each scalar came last: a record has those of the instruments only where they are new."""
         self._pending: list[tuple[str, torch.Tensor]] = []
         self._recorded, self._committed = -1, time.monotonic()
         self._products_due = -math.inf
@@ -155,7 +155,7 @@ class Recorder:
             return
         entry = self.scalars.setdefault(name, [math.nan, 0.0, 0.0])
         self._recorded = -1  # what was recorded of this step lacks the number
-        self._fresh.add(name)
+        self._came[name] = self.step
         entry[0] = value
         if math.isfinite(value):
             entry[1] += value
@@ -179,7 +179,6 @@ class Recorder:
         if self.step in PROVED:
             self._measure_efficiency()
         self._recorded = self.step
-        self._fresh.clear()
 
     def _measure_efficiency(self) -> None:
         for row in self._drift_rows():
@@ -192,7 +191,8 @@ class Recorder:
         for name, value in self._pending:
             self.add_scalar(name, float(value))
         self._pending.clear()
-        told = {name: list(entry) for name, entry in self.scalars.items() if name in self._fresh or not measured(name)}
+        new = {name for name, step in self._came.items() if step == self.step}
+        told = {name: list(entry) for name, entry in self.scalars.items() if name in new or not measured(name)}
         facts = {"groups": dict(groups), "scalars": told}
         if self.alternatives.rules:
             facts["what_if"] = (self.base_what_if + self.alternatives.sums).tolist()
@@ -370,7 +370,7 @@ class Recorder:
         self._products_due = -math.inf
         self._recorded = self.step  # the segment before has it
         self._pending.clear()
-        self._fresh.clear()
+        self._came.clear()
         self._append("segment", {"from": self.step + 1})
         self.write_layout()
         self.note("resumed", message)

@@ -352,7 +352,10 @@ class Watcher:
         self.after_step = self.proved.take(self.param).copy()
         if not len(self.after_step):  # the sample has none of the coordinates that this process holds
             return
-        moved, gradient = self.theta() - self.view.before["theta"], self.view.gradient.astype(np.float64)
+        moved, gradient = (
+            self.after_step.astype(np.float64) - self.view.before["theta"],
+            self.view.gradient.astype(np.float64),
+        )
         lengths = float(np.linalg.norm(moved) * np.linalg.norm(gradient))
         alignment = float(-moved @ gradient) / lengths if lengths > 0 else math.nan
         self.update = step, math.sqrt(np.mean(np.square(moved))), alignment

@@ -16,7 +16,7 @@ from scipy import stats
 from stepscope import Monitor, Trace
 from stepscope.diagnostics import instruments
 from stepscope.diagnostics.agreement import CERTAIN, NOISE, agreement, of_stretches
-from stepscope.diagnostics.angular_velocity import CYCLE, DIMENSION, DRIFT, EVEN, STATIONARY, WALK
+from stepscope.diagnostics.angular_velocity import CYCLE, DIMENSION, DRIFT, EVEN, STATIONARY, WALK, Projection
 from stepscope.diagnostics.coupling import coupling
 from stepscope.diagnostics.drift import K, Stretches, judge_harm
 from stepscope.diagnostics.effective_rate import effective_rates
@@ -114,14 +114,6 @@ def test_the_level_of_noise_holds_from_the_first_measurement_on():
     """Student's t, not the normal distribution: that would make 0.54 of eight steps."""
     g = np.random.default_rng(2).normal(size=(K, 20_000))
     assert np.mean(of_stretches(stretched(g))) == pytest.approx(NOISE, abs=4 / math.sqrt(12 * 20_000))
-
-
-def test_the_papers_own_n_puts_noise_at_039():
-    """The s of CProp with its n = 1/(1-β) where the averages know twice as much (methods: (2/π)·arctan(1/sqrt(2)))."""
-    z = np.random.default_rng(0).normal(size=200_000) / math.sqrt(2)
-    s = np.abs(2 * stats.norm.cdf(z) - 1)
-    assert s.mean() == pytest.approx(2 / math.pi * math.atan(1 / math.sqrt(2)), abs=4 * s.std() / math.sqrt(len(s)))
-    assert s.mean() == pytest.approx(0.392, abs=0.003)
 
 
 def test_tensors_count_by_their_size():
@@ -474,3 +466,22 @@ def test_every_instrument_is_known_by_its_names():
     assert {name.split("/")[0] for name in monitor.trace.scalars} == {
         "angle", "conformity", "inertia", "loss_scale", "underflow",
     }  # fmt: skip
+
+
+def test_a_log_after_the_step_leaves_the_instruments_in_the_last_record(tmp_path):
+    x = torch.nn.Parameter(torch.ones(8))
+    optimizer = torch.optim.Adam([x])
+    with Monitor(optimizer, tmp_path / "run", what_if=()) as monitor:
+        for t in range(512):
+            x.grad = torch.randn(8, generator=torch.Generator().manual_seed(t))
+            optimizer.step()
+            monitor.log(loss=float(t))
+    trace = Trace.load(tmp_path / "run")
+    assert trace.scalars["angle/1"].steps[-1] == 512
+    assert trace.scalars["loss"].last[-1] == 511.0
+
+
+def test_a_default_device_elsewhere_changes_nothing():
+    with torch.device("meta"):
+        images = Projection()([torch.ones(5000, device="cpu")])
+    assert torch.equal(images, Projection()([torch.ones(5000)]))

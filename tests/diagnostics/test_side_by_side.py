@@ -72,19 +72,18 @@ def test_the_chunks_add_up_to_one_loop_over_the_tensor(dtype, loop, monkeypatch)
 
 
 def test_every_chunk_is_drawn_once():
-    counter, drawn = np.zeros(1, np.int64), []
-
-    def draw_all():
-        while (chunk := drawer(counter.ctypes.data)) < 20_000:
-            drawn.append(chunk)
-
-    side_by_side(draw_all, 4)
-    assert sorted(drawn) == list(range(20_000))
+    """Ten million draws by two threads at once; without the atomic addition half of such runs draw some twice."""
+    counter, drawn = np.zeros(1, np.int64), np.zeros(10**7, np.uint8)
+    side_by_side(lambda: draw_all(counter.ctypes.data, drawn), 2)
+    assert (drawn == 1).all()
 
 
 @one_step.unlocked
-def drawer(address):
-    return one_step.draw(address)
+def draw_all(address, drawn):
+    chunk = one_step.draw(address)
+    while chunk < len(drawn):
+        drawn[chunk] += 1
+        chunk = one_step.draw(address)
 
 
 def test_an_error_reaches_the_caller_once_all_have_ended():

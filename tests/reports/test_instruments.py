@@ -43,6 +43,7 @@ def measured(make):
         **{f"inertia/{name}": scalar(steps, [0.1, 0.2, 0.3]) for name in ("p1", "p10", "p50", "clipped")},
         **{f"underflow/{name}": scalar(steps, [0, 0, share]) for name, share in shares.items()},
     }
+    trace.meta["optimizer"] = "torch.optim.sgd.SGD"
     trace.meta["hyperparameters"] = [{"lr": 0.1, "momentum": 0.9, "dampening": 0}]
     return trace
 
