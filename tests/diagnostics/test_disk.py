@@ -178,7 +178,7 @@ def test_a_disk_that_is_full_at_a_random_moment(way: str, tmp_path: Path) -> Non
     namespace = ["unshare", "-rm"] if way == "mount" else []
     done = subprocess.run(
         [*namespace, *command, *map(str, sizes)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
         capture_output=True,
         text=True,
         check=False,
@@ -485,7 +485,7 @@ if sys.argv[3] == "hung":
 def end(how: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     """Let a process train two networks on a slow disk, and end without closing their monitors."""
     command = [sys.executable, "-c", ENDS, str(Path(__file__).parent), str(tmp_path), how]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=WAIT)
 
 
@@ -525,7 +525,9 @@ def test_a_killed_process_leaves_what_it_had_recorded_a_moment_ago(tmp_path: Pat
     """Records come to disk by themselves while it trains; of what a reader has seen once nothing goes."""
     place = tmp_path / "run"
     command = [sys.executable, "-c", ENDLESS, str(Path(__file__).parent), str(place)]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    )
     try:
         seen, deadline = 0, time.monotonic() + WAIT
         while seen < 500:
