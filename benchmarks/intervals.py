@@ -143,8 +143,10 @@ def judged(sums: Array, length: int) -> Harm:
     """Judge one run from its stretch sums `(coords, stretches, 3)`."""
     coords, full, _ = sums.shape
     stretches = Stretches(coords)
-    stretches.closed[:full, :3] = sums.transpose(1, 2, 0)
     stretches.full, stretches.length = full, length
+    rows = np.zeros((full, 6, coords), np.float32)
+    rows[:, :3] = sums.transpose(1, 2, 0)
+    stretches.closed = list(rows[full - stretches.kept :])
     gram = stretches.gram([(coords, 1.0)])
     assert gram is not None
     (first, last), dd, dg, gg = gram

@@ -146,7 +146,7 @@ def _logged(trace: Trace, begin: int, end: int) -> Facts:
 
 def _drift_of_all(trace: Trace) -> Facts:
     drift = trace.drift
-    if drift is None:
+    if drift is None or not any(tensor.formula for tensor in trace.tensors):  # nothing is summed without a stepsize
         return {}
     even = np.nansum(np.stack(even_products(trace, drift)), axis=1)
     return _drift(drift, np.nansum(drift.gram_gg, axis=0), even)

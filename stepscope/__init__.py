@@ -47,6 +47,10 @@ _HOME = {
 
 def __getattr__(name: str) -> object:
     # Imported on first use, so that the command line and a reader of records need no torch.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("stepscope")
     if name not in _HOME:
         raise AttributeError(f"module 'stepscope' has no attribute {name!r}")
     from importlib import import_module

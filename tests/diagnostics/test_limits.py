@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepscope import Monitor
 from stepscope.diagnostics.drift import NO_DESCENT, no_descent
 from stepscope.diagnostics.limits import CAUSES, FROM, Limit, decide, limits, shares_of
 from stepscope.diagnostics.trace import COLUMNS, Efficiency, Scalars
@@ -296,3 +298,23 @@ def test_the_page_states_these_thresholds_and_answers():
     stated = dict(re.findall(r"^\| `(\w+)` \| .* \| (\d+) % \|$", page, re.MULTILINE))
     assert stated == {str(cause): f"{100 * FROM[cause]:.0f}" for cause in CAUSES}
     assert {f"`{limit}`" for limit in Limit} <= set(re.findall(r"`[a-z ]+`", page))
+
+
+def test_without_a_readable_stepsize_no_limit_is_told():
+    class Own(torch.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {"lr": 0.01})
+
+        @torch.no_grad()
+        def step(self, closure=None):
+            for p in self.param_groups[0]["params"]:
+                p.sub_(0.01 * p.grad.sign() * p.grad.abs().pow(0.3))
+
+    x = torch.nn.Parameter(torch.ones(20))
+    optimizer = Own([x])
+    with Monitor(optimizer, what_if=()) as monitor:
+        for t in range(600):
+            x.grad = torch.randn(20, generator=torch.Generator().manual_seed(t))
+            optimizer.step()
+    assert not any(tensor.formula for tensor in monitor.trace.tensors)
+    assert monitor.diagnose().limit is Limit.UNKNOWN
