@@ -88,7 +88,8 @@ def try_out(command):
             assert cli.main(arguments) in (cli.FINE, cli.ALARM), shlex.join(command)
         case ["make", target]:
             assert re.search(rf"^{target}:", text("Makefile"), re.MULTILINE), f"make {target}?"
-        case ["pip", "install", what]:
+        case ["pip", "install", *pins, what]:
+            assert not pins or (pins[0] == "-c" and (ROOT / pins[1]).exists()), shlex.join(command)
             for extra in re.findall(r"[\w-]+", what):
                 assert re.search(rf"^{extra} = \[", text("pyproject.toml"), re.MULTILINE), f"extra {extra}?"
         case _:
