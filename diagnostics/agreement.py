@@ -14,7 +14,6 @@ in waves longer than a step s comes out too high, where each undoes the last too
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,14 +62,10 @@ def conformity(recorder: Recorder) -> dict[str, float]:
     if not each:
         return {}
     weights = [count * c.lead_scale for c, (_, count) in zip(own, means, strict=True)]
-    whole = _weighted([mean for mean, _ in means], weights)
-    return {"conformity/all": whole} | {f"conformity/{name}": mean for name, mean in each.items()}
+    whole = np.average([mean for mean, _ in means], weights=weights)
+    return {"conformity/all": float(whole)} | {f"conformity/{name}": mean for name, mean in each.items()}
 
 
 def _mean(s: Array) -> tuple[float, int]:
     known = s[np.isfinite(s)]
     return (float(known.mean()) if len(known) else 0.0), len(known)
-
-
-def _weighted(values: Sequence[float], weights: Sequence[float]) -> float:
-    return float(np.average(values, weights=weights))

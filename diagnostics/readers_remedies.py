@@ -10,6 +10,7 @@ import numpy as np
 
 from . import readers_entering
 from .accumulators import Coefficients
+from .momentum_decay import decayed
 from .stepsizes import Adam, Reader, Values, View
 
 
@@ -128,8 +129,7 @@ class DemonAdam(Adam):
 
     def momentum(self, view: View) -> float:
         """Return β_t."""
-        left, beta1 = max(0.0, 1 - (view.step - 1) / view.number("demon_steps")), view.beta(0)
-        return beta1 * left / ((1 - beta1) + beta1 * left)
+        return decayed(view.beta(0), (view.step - 1) / view.number("demon_steps"))
 
     def coefficients(self, view: View) -> Coefficients:
         """Return Adam's, with β_t for β1."""

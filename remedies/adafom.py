@@ -41,10 +41,6 @@ class AdaFom(Elementwise):
         require_eps(eps)
         super().__init__(params, {"lr": lr, "betas": (beta1, 0.0), "eps": eps}, **common)
 
-    def start(self, like: Tensor) -> dict[str, Tensor]:
-        """Return m and v."""
-        return {"exp_avg": like, "exp_avg_sq": torch.zeros_like(like)}
-
     def steps(self, batch: Batch) -> list[Tensor]:
         """Return lr·m / (sqrt(v) + eps)."""
         m, v = batch.state("exp_avg"), batch.state("exp_avg_sq")

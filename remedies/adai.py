@@ -41,6 +41,7 @@ class Adai(Elementwise):
     """
 
     takes = ()
+    kept = ("exp_avg", "exp_avg_sq", "weight_sum")  # the last is 1 - Π(1-w): the sum of the weights in m, if d = 1
 
     def __init__(
         self,
@@ -58,10 +59,6 @@ class Adai(Elementwise):
         require(0 <= dampening <= 1, "dampening", dampening, "a number from 0 to 1")
         settings = {"lr": lr, "beta0": beta0, "beta2": beta2, "eps": eps, "dampening": dampening}
         super().__init__(params, settings, **common)
-
-    def start(self, like: Tensor) -> dict[str, Tensor]:
-        """Return m, v, and 1 - Π(1-w): the sum of the weights in m, if d = 1."""
-        return {"exp_avg": like, "exp_avg_sq": torch.zeros_like(like), "weight_sum": torch.zeros_like(like)}
 
     def prepare(self, batches: list[Batch]) -> None:
         """Move v on, and take the mean of v̂ over all."""
@@ -102,15 +99,4 @@ class Adai(Elementwise):
 class AdaiV2(Adai):
     """Adai with weight decay decoupled unless told otherwise, as its authors' second version of it, see `Adai`."""
 
-    def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        beta0: float = 0.1,
-        beta2: float = 0.99,
-        eps: float = 1e-3,
-        dampening: float = 1.0,
-        **common: Unpack[Common],
-    ) -> None:
-        common.setdefault("decoupled_weight_decay", True)
-        super().__init__(params, lr, beta0, beta2, eps, dampening, **common)
+    decoupled = True

@@ -49,6 +49,7 @@ class AdaShift(Elementwise):
     """
 
     takes = ("lr", "betas")
+    kept = ("exp_avg",)  # v and the window have shapes that the settings decide
 
     def __init__(
         self,
@@ -66,10 +67,6 @@ class AdaShift(Elementwise):
         require(spatial in OVER, "spatial", spatial, '"none", "mean" or "max"')
         settings = {"lr": lr, "betas": betas, "eps": eps, "window": window, "spatial": spatial}
         super().__init__(params, settings, **common)
-
-    def start(self, like: Tensor) -> dict[str, Tensor]:
-        """Return m; v and the window are of a shape that the group's settings decide."""
-        return {"exp_avg": like}
 
     def steps(self, batch: Batch) -> list[Tensor]:
         """Return lr·m / (sqrt(v/(1-β2^{t-n})) + eps), zero where v is."""

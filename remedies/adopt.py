@@ -52,10 +52,6 @@ class ADOPT(Elementwise):
         require(clip is None or 0 <= clip < torch.inf, "clip", clip, "None or a finite number from 0 on")
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "clip": clip}, **common)
 
-    def start(self, like: Tensor) -> dict[str, Tensor]:
-        """Return m and v."""
-        return {"exp_avg": like, "exp_avg_sq": torch.zeros_like(like)}
-
     def steps(self, batch: Batch) -> list[Tensor]:
         """Return lr·m, then let v know the gradient."""
         m, v, t = batch.state("exp_avg"), batch.state("exp_avg_sq"), batch.t - 1

@@ -43,6 +43,8 @@ class AMSGrad(Elementwise):
         ValueError: for a setting out of range.
     """
 
+    kept = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+
     def __init__(
         self,
         params: Params,
@@ -54,14 +56,6 @@ class AMSGrad(Elementwise):
         require_betas(betas)
         require_eps(eps)
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, **common)
-
-    def start(self, like: Tensor) -> dict[str, Tensor]:
-        """Return m, v and v̂."""
-        return {
-            "exp_avg": like,
-            "exp_avg_sq": torch.zeros_like(like),
-            "max_exp_avg_sq": torch.zeros_like(like),
-        }
 
     def steps(self, batch: Batch) -> list[Tensor]:
         """Return lr·m / (sqrt(v̂) + eps)."""

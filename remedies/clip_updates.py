@@ -25,9 +25,8 @@ class ClipUpdates(Wrapper):
 
     The mean is over a tensor. Adam's v is out of date when a signal changes: RMS_t rises above 1, and a burst of the
     loss follows some steps later. A tensor is slowed in such steps alone, which clipping gradients does not do. v̂ is
-    v/(1-β2^t), or `max_exp_avg_sq` in its place with amsgrad; an average that is no longer biased, in a group without
-    `betas`, is taken as it is. Every tensor's newest RMS_t is its state `update_rms`. Coordinates whose quotient is not
-    a number are left out of the mean, so that they spoil no others.
+    v/(1-β2^t), or `max_exp_avg_sq` in its place with amsgrad. Every tensor's newest RMS_t is its state `update_rms`.
+    Coordinates whose quotient is not a number are left out of the mean, so that they spoil no others.
 
     Args:
         optimizer: Adam or one of its kind, with `eps` in its groups and `exp_avg_sq` in its states.

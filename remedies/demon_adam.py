@@ -8,7 +8,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from .demon import decayed
+from ..diagnostics.momentum_decay import decayed
 from .elementwise import (
     Batch,
     Common,
@@ -64,10 +64,6 @@ class DemonAdam(Elementwise):
         require_eps(eps)
         settings = {"lr": lr, "betas": betas, "eps": eps, "demon_steps": steps, "average": average}
         super().__init__(params, settings, **common)
-
-    def start(self, like: Tensor) -> dict[str, Tensor]:
-        """Return m and v."""
-        return {"exp_avg": like, "exp_avg_sq": torch.zeros_like(like)}
 
     def steps(self, batch: Batch) -> list[Tensor]:
         """Return lr·m / (sqrt(v̂) + eps)."""

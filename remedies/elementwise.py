@@ -65,17 +65,26 @@ class Elementwise(Optimizer):
         ValueError: for a negative or non-finite rate or decay.
     """
 
+    takes: tuple[str, ...] = ("lr", "betas", "eps")
+    """Settings that mean the same in Adam's groups."""
+    kept: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
+    """States of a tensor that are as large as it is, and zero before its first step."""
+    decoupled = False
+    """Whether weight decay is decoupled unless a setting says otherwise."""
+
     def __init__(self, params: Params, settings: dict[str, Any], **common: Unpack[Common]) -> None:
-        defaults = {"weight_decay": 0.0, "decoupled_weight_decay": False, "maximize": False, "foreach": None}
+        defaults = {
+            "weight_decay": 0.0,
+            "decoupled_weight_decay": self.decoupled,
+            "maximize": False,
+            "foreach": None,
+        }
         if unknown := common.keys() - defaults.keys():
             raise TypeError(f"{type(self).__name__} has no setting {min(unknown)!r}; its docstring says which it has.")
         settings = {**settings, **defaults, **common}
         for name in ("lr", "weight_decay"):
             require(0 <= float(settings[name]) < torch.inf, name, settings[name], "a finite number from 0 on")
         super().__init__(params, settings)
-
-    takes: tuple[str, ...] = ("lr", "betas", "eps")
-    """Settings that mean the same in Adam's groups."""
 
     @classmethod
     def after(cls, optimizer: Optimizer, **settings: Any) -> Self:
@@ -92,10 +101,6 @@ class Elementwise(Optimizer):
                 taken["decoupled_weight_decay"] = decouples(optimizer, group)
             groups.append({"params": group["params"], **taken})
         return cls(groups, **settings)
-
-    def start(self, like: Tensor) -> dict[str, Tensor]:
-        """Return the states before the first step, of tensors like this one."""
-        raise NotImplementedError
 
     def prepare(self, batches: list[Batch]) -> None:
         """Do what a rule has to do for all tensors before any of them moves."""
@@ -144,8 +149,9 @@ class Elementwise(Optimizer):
         refuse_sparse(p, type(self).__name__)
         state = self.state[p]
         if not state:
-            like = torch.zeros_like(real_view(p), dtype=wide(p), memory_format=torch.preserve_format)
-            state.update(step=torch.tensor(0.0), **self.start(like))
+            state["step"] = torch.tensor(0.0)
+            for name in self.kept:
+                state[name] = torch.zeros_like(real_view(p), dtype=wide(p), memory_format=torch.preserve_format)
         state["step"] += 1
         return int(state["step"])
 
