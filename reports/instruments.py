@@ -127,6 +127,29 @@ def draw_momenta(data: Lines, ax: Axes) -> None:
     _legend(ax, 4)
 
 
+def alignments(trace: Trace) -> Lines:
+    """Return the cosine of the step and the negative gradient of the largest tensors, where it was measured."""
+    cosines = trace.column("alignment")
+    known = np.isfinite(cosines)
+    chosen = largest(trace, np.flatnonzero(known.sum(axis=0) > 1), len(SERIES))
+    names = tell_apart([trace.tensors[i].name for i in chosen], 18)
+    return Lines(
+        {name: (trace.steps[known[:, i]], cosines[known[:, i], i]) for name, i in zip(names, chosen, strict=True)}
+    )
+
+
+def draw_alignments(data: Lines, ax: Axes) -> None:
+    """Draw a curve per tensor between along and against the gradient."""
+    log_steps(ax, data.steps)
+    ax.set_ylim(-1.03, 1.03)
+    plain_numbers(ax)
+    for (name, (steps, cosines)), colour in zip(data.curves.items(), SERIES, strict=False):
+        ax.plot(steps, cosines, color=colour, linewidth=1.1, label=name)
+    ax.set_title("cosine of step and −gradient")
+    _levels(ax, {1.0: ("along", MUTED), 0.0: ("across", VERMILLION)})
+    _legend(ax, 3)
+
+
 def rates(trace: Trace) -> Lines:
     """Return the effective learning rate of every group, and the rate itself, where the two are not the same."""
     lr, effective = trace.groups.get("lr", np.empty((len(trace.steps), 0))), effective_rates(trace)
@@ -233,6 +256,16 @@ QUESTIONS: tuple[tuple[str, str, str, str, Callable[[Trace], Lines], Callable[[L
         "conformity: how sure the signs are",
         certainties,
         draw_certainties,
+    ),
+    (
+        "alignment",
+        "Do the steps follow the gradient of their batch?",
+        "Alignment is the cosine of a step and the negative gradient that it was taken at. At 1 the step is along the "
+        "gradient; a momentum β that holds nothing but noise makes √(1−β²), 0.44 at 0.9; below 0 steps raise the loss "
+        "of their own batch.",
+        "alignment: cosine of step and −gradient",
+        alignments,
+        draw_alignments,
     ),
     (
         "inertia",

@@ -10,9 +10,11 @@ from stepscope.diagnostics.trace import Scalars
 from stepscope.reports.instruments import (
     ANGLES,
     Lines,
+    alignments,
     angles,
     certainties,
     couplings,
+    draw_alignments,
     draw_angles,
     draw_certainties,
     draw_losses_to_float16,
@@ -51,13 +53,14 @@ def measured(make):
 def test_a_run_that_tells_everything_has_a_plate_for_each(measured):
     found = instrument_plates(measured)
     keys = [plate.key.removeprefix("instrument-") for plate in found]
-    assert keys == ["angle", "conformity", "inertia", "rate", "underflow", "coupling"]
+    assert keys == ["angle", "conformity", "alignment", "inertia", "rate", "underflow", "coupling"]
     assert all(plate.question.endswith("?") and plate.caption.endswith(".") for plate in found)
     assert len({plate.question for plate in found}) == len(found)
 
 
 def test_what_was_not_measured_is_left_out(make):
     one = make(tensors=1)
+    one.column("alignment")[:] = np.nan
     assert instrument_plates(one) == []
     one.scalars["angle/1"] = scalar([128], [90])  # a single point is no curve
     assert instrument_plates(one) == []
@@ -79,6 +82,7 @@ def test_what_the_plates_hold(measured):
     [
         (angles, draw_angles, set(ANGLES)),
         (certainties, draw_certainties, {0.5, 1.0}),
+        (alignments, draw_alignments, {0.0, 1.0}),
         (momenta, draw_momenta, {0.9}),
         (losses_to_float16, draw_losses_to_float16, {1e-3}),
     ],

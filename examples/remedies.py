@@ -1,0 +1,245 @@
+"""Tries every remedy against its fair baseline, and writes docs/proof.md: python examples/remedies.py docs.
+
+Each method has as many trials to find its rate as its baseline has; runs of the same seed begin with the same weights
+and see the same batches. About 40 minutes on two cores; `--page` writes the page anew from the results of last time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import joblib
+import tasks
+import torch
+from remedies_page import Row, draw, page
+from torch.optim import SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR
+
+from stepscope import Monitor
+from stepscope.remedies import (
+    ADOPT,
+    AdaFom,
+    Adai,
+    AdaiV2,
+    AdaShift,
+    AMSGrad,
+    AutoDrop,
+    ClipUpdates,
+    CProp,
+    Demon,
+    DemonAdam,
+)
+
+Make = Callable[[list[torch.nn.Parameter], float, int], Optimizer]
+Schedule = Callable[[Optimizer, torch.nn.Module, int], LRScheduler]
+
+FACTOR = 3.0
+"""Between neighbouring rates, before the search becomes finer."""
+
+
+# --- methods --------------------------------------------------------------------------------------------------
+
+
+def constant(optimizer: Optimizer, model: torch.nn.Module, epochs: int) -> LRScheduler:
+    return LambdaLR(optimizer, lambda epoch: 1.0)
+
+
+def cosine(optimizer: Optimizer, model: torch.nn.Module, epochs: int) -> LRScheduler:
+    return CosineAnnealingLR(optimizer, epochs)
+
+
+def drops(optimizer: Optimizer, model: torch.nn.Module, epochs: int) -> LRScheduler:
+    """Drop at the epochs of AutoDrop's baseline, 60, 120 and 160 of 200."""
+    return MultiStepLR(optimizer, [epochs * part // 10 for part in (3, 6, 8)], gamma=0.2)
+
+
+def inverse_root(optimizer: Optimizer, model: torch.nn.Module, epochs: int) -> LRScheduler:
+    return LambdaLR(optimizer, lambda epoch: (epoch + 1) ** -0.5)
+
+
+def autodrop(optimizer: Optimizer, model: torch.nn.Module, epochs: int) -> LRScheduler:
+    return AutoDrop(optimizer)
+
+
+def autodrop_averaged(optimizer: Optimizer, model: torch.nn.Module, epochs: int) -> LRScheduler:
+    return AutoDrop(optimizer, average=epochs // 6, model=model)
+
+
+def sgd(params: list[torch.nn.Parameter], lr: float, steps: int) -> Optimizer:
+    return SGD(params, lr, momentum=0.9)
+
+
+def adam(params: list[torch.nn.Parameter], lr: float, steps: int) -> Optimizer:
+    return Adam(params, lr)
+
+
+@dataclass(frozen=True)
+class Method:
+    """What trains a task, and what it has to be better than."""
+
+    name: str
+    make: Make
+    start: float
+    """The rate at which the search begins."""
+    schedule: Schedule = constant
+    against: tuple[str, ...] = ()
+
+
+DAMPED = [
+    Method("SGD", sgd, 0.03),
+    Method("SGD, cosine", sgd, 0.03, cosine),
+    Method("SGD, three drops", sgd, 0.03, drops),
+    Method("Demon", lambda p, lr, n: Demon(sgd(p, lr, n), n), 0.03, against=("SGD", "SGD, cosine")),
+    Method("AutoDrop", sgd, 0.03, autodrop, ("SGD", "SGD, three drops")),
+    Method("AutoDrop, averaged", sgd, 0.03, autodrop_averaged, ("SGD", "SGD, three drops", "AutoDrop")),
+    Method("CProp", lambda p, lr, n: CProp(sgd(p, lr, n)), 0.03, against=("SGD", "SGD, cosine")),
+]
+"""Those that do what a schedule of the rate does."""
+RULES = [
+    Method("Adai", lambda p, lr, n: Adai(p, lr), 0.3, cosine, ("SGD, cosine",)),
+    Method("AdaiV2, dampening 0.5", lambda p, lr, n: AdaiV2(p, lr, dampening=0.5), 0.3, cosine, ("SGD, cosine",)),
+    Method("Adam", adam, 1e-3),
+    Method("Adam, cosine", adam, 1e-3, cosine),
+    Method("CProp(Adam)", lambda p, lr, n: CProp(adam(p, lr, n)), 1e-3, against=("Adam", "Adam, cosine")),
+    Method("DemonAdam", lambda p, lr, n: DemonAdam(p, n, lr), 1e-4, against=("Adam", "Adam, cosine")),
+    Method("DemonAdam, average", lambda p, lr, n: DemonAdam(p, n, lr, average=True), 1e-3, cosine, ("Adam, cosine",)),
+    Method("AMSGrad", lambda p, lr, n: AMSGrad(p, lr), 1e-3, cosine, ("Adam, cosine",)),
+    Method("ADOPT", lambda p, lr, n: ADOPT(p, lr), 1e-3, cosine, ("Adam, cosine",)),
+    Method("AdaShift", lambda p, lr, n: AdaShift(p, lr), 1e-2, cosine, ("Adam, cosine",)),
+    Method("AdaShift, none", lambda p, lr, n: AdaShift(p, lr, spatial="none"), 1e-3, cosine, ("Adam, cosine",)),
+    Method("AdaFom", lambda p, lr, n: AdaFom(p, lr), 1e-3, cosine, ("Adam, cosine",)),
+    Method("ClipUpdates", lambda p, lr, n: ClipUpdates(adam(p, lr, n)), 1e-3, cosine, ("Adam, cosine",)),
+]
+"""Those that set another stepsize, under the same schedule as their baseline."""
+
+
+def games(beta2: float) -> list[Method]:
+    """Return what plays the games: no momentum, a rate that falls as 1/√t."""
+    betas = (0.0, beta2)
+    return [
+        Method("Adam", lambda p, lr, n: Adam(p, lr, betas), 0.5, inverse_root),
+        Method("AMSGrad", lambda p, lr, n: AMSGrad(p, lr, betas), 0.5, inverse_root, ("Adam",)),
+        Method("ADOPT", lambda p, lr, n: ADOPT(p, lr, betas), 0.5, inverse_root, ("Adam",)),
+        Method("ADOPT, clip=None", lambda p, lr, n: ADOPT(p, lr, betas, clip=None), 0.5, inverse_root, ("Adam",)),
+        Method("AdaShift, none", lambda p, lr, n: AdaShift(p, lr, betas, spatial="none"), 0.5, inverse_root, ("Adam",)),
+        Method("AdaFom", lambda p, lr, n: AdaFom(p, lr, 0.0), 0.5, inverse_root, ("Adam",)),
+    ]
+
+
+LEAP = [
+    Method("Adam", adam, 1e-2),
+    Method("ClipUpdates", lambda p, lr, n: ClipUpdates(adam(p, lr, n)), 1e-2, against=("Adam",)),
+]
+
+PLAN: list[tuple[tasks.Task, list[Method]]] = [
+    (tasks.MLP, DAMPED + RULES),
+    (tasks.CNN, DAMPED + RULES),
+    (tasks.CHARACTERS, DAMPED + RULES),
+    (tasks.NOISY, DAMPED),
+    (tasks.LEAPING, LEAP),
+    (tasks.STOCHASTIC, games(0.99)),
+    (tasks.FIGURE_2, games(0.1)),
+]
+SCHEDULED = [DAMPED[0], DAMPED[1], DAMPED[3]]
+PLAIN = Method("SGD without momentum", lambda p, lr, n: SGD(p, lr), 0.1)
+CONFORMING = Method("CProp", lambda p, lr, n: CProp(SGD(p, lr)), 0.1)
+
+
+# --- runs -----------------------------------------------------------------------------------------------------
+
+
+def train(task: tasks.Task, method: Method, lr: float, seed: int, watched: bool = False) -> tasks.Scores:
+    """Return the scores of one run; a loss that is not finite ends it with scores of inf."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    model, source = task.build(), torch.Generator().manual_seed(seed)
+    optimizer = method.make(list(model.parameters()), lr, task.steps)
+    scheduler = method.schedule(optimizer, model, task.epochs)
+    monitor = Monitor(optimizer, what_if=()) if watched else None
+    losses: list[float] = []
+    for t in range(task.steps):
+        optimizer.zero_grad()
+        loss = task.loss(model, t, source)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            return dict.fromkeys(task.scores(model, losses), math.inf)
+        if (t + 1) % (task.steps // task.epochs) == 0:
+            scheduler.step()
+    scores = task.scores(model, losses)
+    if monitor is not None:
+        scores["conformity"] = float(monitor.trace.scalars["conformity/all"].last[-1])
+    return {name: score if math.isfinite(score) else math.inf for name, score in scores.items()}
+
+
+def tuned(score: Callable[[float], float], start: float, trials: int) -> float:
+    """Return the rate of the lowest of so many scores: neighbours of the best so far, ever nearer.
+
+    Each method gets the same number, wherever it begins.
+    """
+    known = {0.0: score(start)}
+    width = 1.0
+    while len(known) < trials:
+        best = min(known, key=lambda power: known[power])
+        fresh = [power for power in (best + width, best - width) if power not in known]
+        if fresh:
+            known[fresh[0]] = score(start * FACTOR ** fresh[0])
+        else:
+            width /= 2
+    return start * FACTOR ** min(known, key=lambda power: known[power])
+
+
+def tried(task: tasks.Task, method: Method, trials: int) -> Row:
+    """Tune a method on a fifth as many seeds as it is then run with, which are others."""
+    others = range(1000, 1000 + max(1, task.seeds // 5))
+    rate = tuned(lambda lr: fmean(train(task, method, lr, seed)["tune"] for seed in others), method.start, trials)
+    return at_rate(task, method, rate)
+
+
+def at_rate(task: tasks.Task, method: Method, lr: float, watched: bool = False) -> Row:
+    """Run a method on all seeds of a task."""
+    runs = [train(task, method, lr, seed, watched) for seed in range(task.seeds)]
+    scores = {name: [run[name] for run in runs] for name in runs[0] if name != "tune"}
+    about = {"task": task.name, "measure": task.measure, "method": method.name, "against": method.against}
+    return {**about, "lr": lr, "scores": scores}
+
+
+def results(trials: int) -> dict[str, Any]:
+    """Return what came of every method on every task, and on the perceptron at given rates."""
+    parts = {
+        "tuned": [joblib.delayed(tried)(task, method, trials) for task, methods in PLAN for method in methods],
+        "demon": [joblib.delayed(at_rate)(tasks.MLP, method, lr) for lr in (0.003, 0.03, 0.1) for method in SCHEDULED],
+        "cprop": [
+            joblib.delayed(at_rate)(tasks.MLP, method, lr, watched=method is PLAIN)
+            for lr in (0.02, 0.1, 0.5)
+            for method in (PLAIN, CONFORMING)
+        ],
+    }
+    return {"trials": trials, **{name: joblib.Parallel(n_jobs=-1, verbose=5)(jobs) for name, jobs in parts.items()}}
+
+
+def main() -> None:
+    """Write proof.json, proof.md and proof.svg into a folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--trials", type=int, default=7, help="rates tried for each method and task")
+    parser.add_argument("--page", action="store_true", help="write the page from the proof.json that is there")
+    arguments = parser.parse_args()
+    data = arguments.folder / "proof.json"
+    if not arguments.page:
+        data.write_text(json.dumps(results(arguments.trials), indent=1) + "\n")
+    found = json.loads(data.read_text())
+    (arguments.folder / "proof.md").write_text(page(found))
+    draw(found["tuned"], arguments.folder / "proof.svg")
+
+
+if __name__ == "__main__":
+    main()

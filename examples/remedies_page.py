@@ -1,0 +1,187 @@
+"""The page of remedies.py: what its results say, in words, tables and a figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from stepscope.reports.sheets import sheet
+from stepscope.reports.theme import BLUE, GREEN, INK, MUTED, VERMILLION
+
+Row = dict[str, Any]
+"""What one method made of one task: task, measure, method, against, lr, and the scores of each seed by name."""
+
+BETTER, WORSE, NEITHER = "better", "worse", "no difference seen"
+COLOUR = {BETTER: GREEN, WORSE: VERMILLION, NEITHER: BLUE}
+
+INTRODUCTION = """# Do the remedies help?
+
+Each method of [remedies](remedies.md), tried on three small networks with real data and on the problems that it is
+made for, beside the baseline that it would replace. `python examples/remedies.py docs` writes this page; the scores of
+every seed are in `proof.json`.
+
+**The same budget.** A method and its baseline have {trials} trials each to find a rate: from a usual one the search
+goes to the neighbours of the best so far, a factor of 3 apart at first, then nearer. All other settings are the
+methods' defaults. Rates are chosen by a loss on data that are neither trained on nor reported, and by other seeds than
+those below. Then each method runs at its rate on {seeds} seeds; the same seed has the same first weights and the same
+batches for all.
+
+**Reading.** ± is the standard deviation over seeds. A difference is that of the scores of the same seeds, in percent of
+the baseline's mean, with Student's 95 % interval; without zero in it the method is called better or worse. Of {count}
+comparisons {chance:.0f} would be called so if no method made a difference. The runs are short: they show what a method
+does to a small run, not what it does to yours.
+"""
+
+DEMON = """## Demon beside a cosine, at given rates
+
+SGD with momentum 0.9 on the perceptron. A momentum that falls to zero lowers the effective rate lr/(1-β) to a tenth, as
+a cosine lowers the rate itself to zero. Where a run is too slow, both make it slower.
+"""
+
+CPROP = """## CProp and conformity, at given rates
+
+SGD without momentum on the perceptron. The [conformity](instruments.md#conformity) of a run is 1 where gradients are
+sure of their sign and ½ in noise: the larger the rate, the sooner nothing but noise is left to follow.
+"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method beside a baseline over the same seeds: the mean difference with its interval, in percent."""
+
+    task: str
+    method: str
+    baseline: str
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def outcome(self) -> str:
+        """What the interval says; lower scores are better."""
+        return BETTER if self.high < 0 else WORSE if self.low > 0 else NEITHER
+
+
+def comparisons(tuned: Sequence[Row]) -> Iterator[Comparison]:
+    scores = {(row["task"], row["method"]): np.array(row["scores"]["score"]) for row in tuned}
+    for row in tuned:
+        task, method = row["task"], row["method"]
+        for baseline in row["against"]:
+            yield compared(task, method, baseline, scores[task, method], scores[task, baseline])
+
+
+def compared(task: str, method: str, baseline: str, own: np.ndarray, theirs: np.ndarray) -> Comparison:
+    """Compare by Student's 95 % interval of the paired differences; a run that diverged makes all of it infinite."""
+    if not np.isfinite(own).all():
+        return Comparison(task, method, baseline, math.inf, math.inf, math.inf)
+    percent = 100 * (own - theirs) / theirs.mean()
+    n, middle = len(percent), percent.mean()
+    half = student.ppf(0.975, n - 1) * percent.std(ddof=1) / math.sqrt(n)
+    return Comparison(task, method, baseline, float(middle), float(middle - half), float(middle + half))
+
+
+# --- tables ---------------------------------------------------------------------------------------------------
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows]) + "\n"
+
+
+def spread(values: Sequence[float], scale: float = 1.0) -> str:
+    """Return mean ± standard deviation, the mean to three digits."""
+    if not np.isfinite(values).all():
+        return "diverged"
+    middle, scatter = scale * float(np.mean(values)), scale * float(np.std(values, ddof=1))
+    digits = min(4, max(0, 2 - math.floor(math.log10(abs(middle) or 1.0))))
+    return f"{middle:.{digits}f} ± {scatter:.{digits}f}"
+
+
+def reached(rows: Sequence[Row]) -> str:
+    """Return what each method reached on a task at its own rate."""
+    network = "error" in rows[0]["scores"]
+    head = ["method", "rate", rows[0]["measure"], *(["test error, %", "training loss"] if network else [])]
+    lines = []
+    for row in rows:
+        scores = row["scores"]
+        more = [spread(scores["error"], 100), spread(scores["train"])] if network else []
+        lines.append([row["method"], f"{row['lr']:.2g}", spread(scores["score"]), *more])
+    return table(head, lines)
+
+
+def differences(found: Sequence[Comparison]) -> str:
+    lines = [[c.method, c.baseline, f"{c.difference:+.1f}", f"{c.low:+.1f} to {c.high:+.1f}", c.outcome] for c in found]
+    return table(["method", "beside", "difference, %", "95 % interval", "outcome"], lines)
+
+
+def at_given_rates(rows: Sequence[Row]) -> str:
+    """Return accuracies and losses, and the conformity where it was watched."""
+    watched = any("conformity" in row["scores"] for row in rows)
+    lines = []
+    for row in rows:
+        scores = row["scores"]
+        right = spread([1 - error for error in scores["error"]], 100)
+        more = [spread(scores["conformity"]) if "conformity" in scores else ""] if watched else []
+        lines.append([f"{row['lr']:g}", row["method"], right, spread(scores["train"]), *more])
+    more = ["conformity at the end"] if watched else []
+    return table(["rate", "method", "test accuracy, %", "training loss", *more], lines)
+
+
+def summary(found: Sequence[Comparison]) -> str:
+    """Return a row for each method: where it was better, worse, or neither."""
+    lines = []
+    for method in dict.fromkeys(c.method for c in found):
+        own = [c for c in found if c.method == method]
+        places = {
+            outcome: "; ".join(f"{c.task} ({c.baseline})" for c in own if c.outcome == outcome) for outcome in COLOUR
+        }
+        lines.append([method, *places.values()])
+    return table(["method", *(f"{outcome} (beside)" for outcome in COLOUR)], lines)
+
+
+# --- page and figure ------------------------------------------------------------------------------------------
+
+
+def page(found: dict[str, Any]) -> str:
+    """Return the page of these results, in Markdown."""
+    tuned: list[Row] = found["tuned"]
+    every = list(comparisons(tuned))
+    numbers = sorted({len(row["scores"]["score"]) for row in tuned})
+    seeds = " or ".join(map(str, numbers))
+    introduction = INTRODUCTION.format(trials=found["trials"], seeds=seeds, count=len(every), chance=0.05 * len(every))
+    parts = [introduction, "## In short\n", summary(every), "![Intervals of the differences](proof.svg)\n"]
+    for task in tasks_of(tuned):
+        parts += [f"## {task[0].upper()}{task[1:]}\n", reached([row for row in tuned if row["task"] == task])]
+        parts += [differences([c for c in every if c.task == task])]
+    parts += [DEMON, at_given_rates(found["demon"]), CPROP, at_given_rates(found["cprop"])]
+    return "\n".join(parts)
+
+
+def tasks_of(tuned: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row["task"] for row in tuned))
+
+
+def draw(tuned: Sequence[Row], path: Path) -> None:
+    """Draw the interval of each comparison on the networks, a panel for each of them."""
+    networks = tasks_of([row for row in tuned if "error" in row["scores"]])
+    found = [c for c in comparisons(tuned) if c.task in networks]
+    rows = list(dict.fromkeys((c.method, c.baseline) for c in found))
+    title = "Test loss beside the baseline's, each at its own best rate"
+    with sheet(path, (12.5, 1.4 + 0.27 * len(rows)), title) as figure:
+        for ax, task in zip(figure.subplots(1, len(networks), sharey=True), networks, strict=True):
+            for c in [c for c in found if c.task == task and math.isfinite(c.difference)]:
+                y = rows.index((c.method, c.baseline))
+                ax.plot([c.low, c.high], [y, y], color=COLOUR[c.outcome], linewidth=2)
+                ax.plot(c.difference, y, "o", color=COLOUR[c.outcome], markersize=5)
+            ax.axvline(0, color=INK, linewidth=0.8)
+            ax.set_title(task)
+            ax.set_xscale("symlog", linthresh=10)
+            ax.set_xticks([-100, -10, 0, 10, 100], ["−100", "−10", "0", "+10", "+100"])
+            ax.set_xlabel("difference in %, left is better")
+            ax.set_yticks(range(len(rows)), [f"{method} | {baseline}" for method, baseline in rows], color=MUTED)
+            ax.set_ylim(len(rows) - 0.5, -0.5)
