@@ -14,7 +14,6 @@ within some powers of two of each other's.
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,28 +30,10 @@ ACCEPTED = 1e-3
 """The share p of gradients that may be lost."""
 
 
-def predicted(sigma: float, below: float = SMALLEST) -> float:
-    """Return P(|δ| < `below`) of δ ~ N(0, σ²).
-
-    >>> round(predicted(sigma=1e-6), 4)
-    0.0475
-    """
-    return math.erf(below / (sigma * math.sqrt(2)))
-
-
 def lost(gradient: Values) -> float:
     """Return the share of the coordinates with 0 < |g| < 2⁻²⁴."""
     size = np.abs(gradient)
     return float(np.mean((size > 0) & (size < SMALLEST)))
-
-
-def normal_scale(sigma: float) -> float:
-    """Return α of δ ~ N(0, σ²), as it is.
-
-    >>> round(normal_scale(sigma=1e-6), 1)
-    47.6
-    """
-    return SMALLEST / (NormalDist().inv_cdf((1 + ACCEPTED) / 2) * sigma)  # √2·erfinv(p) is a quantile of N(0, 1)
 
 
 def loss_scale(sizes: Values) -> float:

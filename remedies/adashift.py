@@ -49,7 +49,8 @@ class AdaShift(Elementwise):
     """
 
     takes = ("lr", "betas")
-    kept = ("exp_avg",)  # v and the window have shapes that the settings decide
+    kept = ("exp_avg",)
+    shaped = ("exp_avg_sq", "window")
 
     def __init__(
         self,

@@ -69,6 +69,8 @@ class Elementwise(Optimizer):
     """Settings that mean the same in Adam's groups."""
     kept: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
     """States of a tensor that are as large as it is, and zero before its first step."""
+    shaped: tuple[str, ...] = ()
+    """States of other shapes, which the rule makes at its first step."""
     decoupled = False
     """Whether weight decay is decoupled unless a setting says otherwise."""
 
@@ -169,8 +171,14 @@ class Elementwise(Optimizer):
         """Load what `state_dict` returned, each state as precise as it was saved; torch casts to the parameters' type.
 
         Raises:
-            ValueError: for groups of other sizes.
+            ValueError: for groups of other sizes, and for the states of another kind of optimizer.
         """
+        for state in state_dict["state"].values():
+            if missing := {"step", *self.kept, *self.shaped} - state.keys():
+                raise ValueError(
+                    f"`state_dict` must be that of a {type(self).__name__}, got states without {min(missing)!r}; "
+                    f"begin anew, as {type(self).__name__}.after(optimizer) does."
+                )
         super().load_state_dict(state_dict)
         keep_precision(self, state_dict)
 

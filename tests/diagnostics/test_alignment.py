@@ -39,7 +39,7 @@ class Feedback(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure=None):
         for p, direction in zip(self.param_groups[0]["params"], self.directions, strict=True):
-            p -= self.param_groups[0]["lr"] * direction
+            p.sub_(direction, alpha=self.param_groups[0]["lr"])
 
 
 def learn_by(feedback, epochs):

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import erfinv
 
 from stepscope import Monitor, Trace
 from stepscope.diagnostics import instruments
@@ -24,7 +25,7 @@ from stepscope.diagnostics.inertia import BOUND, momentum
 from stepscope.diagnostics.schedule import FIRST_INTERVAL, PROVED
 from stepscope.diagnostics.trace import measured
 from stepscope.diagnostics.travel import STRIDES, Travel
-from stepscope.diagnostics.underflow import ACCEPTED, SMALLEST, loss_scale, lost, normal_scale, predicted
+from stepscope.diagnostics.underflow import ACCEPTED, SMALLEST, loss_scale, lost
 
 ROUNDED = 2.0**-25
 """Up to here float16 rounds to 0: half its smallest number, ties to even."""
@@ -351,7 +352,7 @@ def test_what_a_normal_distribution_loses_is_what_float16_loses(exponent, seed):
         (SMALLEST, lost(delta.numpy())),
         (ROUNDED, float((delta.half() == 0).double().mean())),
     ):
-        p = predicted(sigma, below)
+        p = math.erf(below / (sigma * math.sqrt(2)))
         assert counted == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / n) + 1 / n)
 
 
@@ -370,7 +371,8 @@ def test_the_loss_scale_is_the_least_power_of_two_that_does(exponents):
 def test_the_formula_agrees_on_normal_gradients():
     """Its quantile of 10⁻³ of 100 000 is known to 10 %: 100 of them lie below."""
     sizes = np.abs(np.random.default_rng(0).normal(size=100_000)) * 1e-9
-    assert loss_scale(sizes) in {2.0 ** math.ceil(math.log2(normal_scale(1e-9) * off)) for off in (0.7, 1.0, 1.4)}
+    alpha = SMALLEST / (math.sqrt(2) * erfinv(ACCEPTED) * 1e-9)
+    assert loss_scale(sizes) in {2.0 ** math.ceil(math.log2(alpha * off)) for off in (0.7, 1.0, 1.4)}
 
 
 def test_underflow_of_a_run():

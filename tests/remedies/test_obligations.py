@@ -127,6 +127,15 @@ def test_a_narrow_state_goes_round_as_precise_as_it_was(make):
     assert same(halves.train(second, begin=STEPS), whole.train(make(whole.params), steps=2 * STEPS))
 
 
+@pytest.mark.parametrize("name", ["AMSGrad", "AdaShift", "Adai"])
+def test_the_states_of_another_optimizer_are_refused_in_a_sentence(name):
+    problem = Problem()
+    other = torch.optim.Adam(problem.params)
+    problem.train(other)
+    with pytest.raises(ValueError, match=f"`state_dict` must be that of a {name}, got states without"):
+        METHODS[name](problem.params).load_state_dict(other.state_dict())
+
+
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_a_copy_goes_on_as_the_original_would(make, again):
     problem = Problem()
