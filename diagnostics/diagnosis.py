@@ -97,32 +97,37 @@ class Diagnosis:
         return [f"Verdict: {self.verdict}", *_wrap(self.reason), "", *_wrap(facts), ""]
 
     def _checks(self) -> list[str]:
-        """Return each check with its reason, but for what the verdict's own reason has said already."""
+        """Return each check with its reason; those that wait for what the verdict's own reason says in one line."""
         checks = (
-            ("that a, the sum of the stepsizes, keeps growing", self.growth),
-            ("the variance condition, b/a -> 0", self.variance),
-            ("the bias condition, c+/a -> 0", self.bias),
+            ("the growth of a (the sum of the stepsizes)", self.growth),
+            ("the variance condition b/a -> 0", self.variance),
+            ("the bias condition c+/a -> 0", self.bias),
             ("for harm, the drift of the steps against the mean gradient", self.harm),
         )
-        return [
-            line
-            for title, check in checks
-            for line in (f"Checking {title}: {check.decision}.", *self._unsaid(check.reason), "")
-        ]
-
-    def _unsaid(self, reason: str) -> list[str]:
-        return [] if sentence(reason) in self.reason else _wrap(reason, "  ")
+        lines: list[str] = []
+        waiting: list[str] = []
+        for title, check in checks:
+            said = sentence(check.reason) in self.reason
+            if said and check.decision == Decision.INCONCLUSIVE:
+                waiting.append(title)
+            else:
+                lines += [f"Checking {title}: {check.decision}.", *([] if said else _wrap(check.reason, "  ")), ""]
+        if waiting:
+            lines = [*_wrap(f"Checking {listed(waiting)}: inconclusive."), "", *lines]
+        return lines
 
     def _limits(self) -> list[str]:
         return [f"What limits the run now: {self.limit}.", *_wrap(self.limit_reason, "  "), ""]
 
     def _imagined(self) -> list[str]:
-        if not self.what_if:
+        """Return a row for each rule about which something is decided."""
+        told = [a for a in self.what_if if not (a.too_short and a.harm.decision is HarmDecision.INCONCLUSIVE)]
+        if len(told) < 2:  # the run's own alone is no comparison
             return []
         rows = [
             f"  {a.rule:<20} {a.b_over_a:>9.2g} {a.variance.decision:<13} {a.c_over_a:>9.2g} {a.bias.decision:<13} "
             f"{a.harm.rho:>8.2g} {a.harm.decision}"
-            for a in self.what_if
+            for a in told
         ]
         head = f"  {'':<20} {'b/a':>9} {'':<13} {'c+/a':>9} {'':<13} {'rho':>8}"
         title = "Other rules on the gradients of this very run (they would have met others):"
@@ -199,7 +204,18 @@ def _reason(verdict: Verdict, e: Evidence) -> str:
     open_ones = [c.reason for c in (e.variance, e.bias, e.growth) if c.decision is Decision.INCONCLUSIVE]
     if e.dormant and not open_ones:
         open_ones = ["both conditions hold, but a is carried by dormant coordinates and not by those that learn"]
-    return f"{meaning} {sentence(next(iter(open_ones), 'stepsizes and gradients died out together'))}"
+    reason = sentence(next(iter(open_ones), "stepsizes and gradients died out together"))
+    return f"{meaning} {reason}{_already(e.harm)}"
+
+
+def _already(harm: Harm) -> str:
+    """Return what the harm test says of a run that does not decide otherwise."""
+    match harm.decision:
+        case HarmDecision.HARMLESS:
+            return f" It shows no harm: rho = {harm.rho:.2g}, the steps descend."
+        case HarmDecision.HARMFUL:
+            return f" But the steps go against the mean gradient: rho = {harm.rho:.2g}."
+    return ""
 
 
 def _remedies(remedies: Sequence[Remedy], told: set[str]) -> list[str]:

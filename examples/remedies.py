@@ -147,7 +147,7 @@ PLAN: list[tuple[tasks.Task, list[Method]]] = [
     (tasks.STOCHASTIC, games(0.99)),
     (tasks.FIGURE_2, games(0.1)),
 ]
-SCHEDULED = [DAMPED[0], DAMPED[1], DAMPED[3]]
+BY_NAME = {method.name: method for method in DAMPED + RULES}
 PLAIN = Method("SGD without momentum", lambda p, lr, n: SGD(p, lr), 0.1)
 CONFORMING = Method("CProp", lambda p, lr, n: CProp(SGD(p, lr)), 0.1)
 
@@ -216,7 +216,11 @@ def results(trials: int) -> dict[str, Any]:
     """Return what came of every method on every task, and on the perceptron at given rates."""
     parts = {
         "tuned": [joblib.delayed(tried)(task, method, trials) for task, methods in PLAN for method in methods],
-        "demon": [joblib.delayed(at_rate)(tasks.MLP, method, lr) for lr in (0.003, 0.03, 0.1) for method in SCHEDULED],
+        "demon": [
+            joblib.delayed(at_rate)(tasks.MLP, BY_NAME[name], lr)
+            for lr in (0.003, 0.03, 0.1)
+            for name in ("SGD", "SGD, cosine", "Demon")
+        ],
         "cprop": [
             joblib.delayed(at_rate)(tasks.MLP, method, lr, watched=method is PLAIN)
             for lr in (0.02, 0.1, 0.5)

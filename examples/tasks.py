@@ -185,11 +185,16 @@ class Quadratic:
     """
 
     measure, seeds = "excess loss", 10
-    steps, epochs, leap = 3000, 60, 2250
+    steps, epochs = 3000, 60
 
     def __init__(self, name: str, noise: float, leaps: bool = False) -> None:
         self.name, self.noise, self.leaps = name, noise, leaps
         self.h = torch.logspace(-2, 0, 40)
+
+    @property
+    def leap(self) -> int:
+        """The step at which x* leaps."""
+        return 3 * self.steps // 4
 
     def build(self) -> nn.Module:
         """Return the point 1."""

@@ -1,0 +1,88 @@
+"""The examples: every method and task of the proof runs, and the page that is there is that of its results."""
+
+import copy
+import importlib
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def remedies(monkeypatch):
+    """Return the modules of examples/remedies.py, imported as the script does."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    names = ("remedies", "remedies_page", "tasks")
+    yield [importlib.import_module(name) for name in names]
+    for name in names:
+        del sys.modules[name]
+
+
+def short(task):
+    """Return a task of 30 steps, two seeds, and few data."""
+    task = copy.copy(task)
+    if hasattr(task, "parts"):
+        few = [(x[:20], y[:20]) for x, y in task.parts()]
+        task.parts = lambda: few
+    task.steps, task.epochs, task.seeds = 30, 30, 2
+    return task
+
+
+@pytest.mark.slow
+def test_every_method_runs_on_its_tasks_and_comes_onto_the_page(remedies, tmp_path):
+    script, paper, _ = remedies
+    rows = []
+    for task, methods in script.PLAN:
+        for method in methods:
+            row = script.tried(short(task), method, trials=2)
+            assert row["lr"] in (method.start, method.start * script.FACTOR)
+            assert all(len(each) == 2 and not any(map(math.isnan, each)) for each in row["scores"].values())
+            rows.append(row)
+    some = [script.at_rate(short(script.PLAN[0][0]), script.BY_NAME["Demon"], 0.1)]
+    text = paper.page({"trials": 2, "tuned": rows, "demon": some, "cprop": some})
+    for task, methods in script.PLAN:
+        assert f"## {task.name[0].upper()}{task.name[1:]}" in text
+        assert all(f"| {method.name} |" in text for method in methods)
+    paper.draw(rows, tmp_path / "proof.svg")
+    assert (tmp_path / "proof.svg").stat().st_size > 10_000
+
+
+def test_the_page_is_that_of_its_results(remedies):
+    _, paper, _ = remedies
+    found = json.loads((ROOT / "docs" / "proof.json").read_text())
+    assert (ROOT / "docs" / "proof.md").read_text() == paper.page(found)
+
+
+def test_every_remedy_is_on_trial(remedies):
+    import stepscope.remedies
+
+    script, *_ = remedies
+    named = " ".join(method.name for _, methods in script.PLAN for method in methods)
+    assert all(name in named for name in stepscope.remedies.__all__)
+
+
+def test_the_search_spends_its_trials_and_finds_the_valley(remedies):
+    script, *_ = remedies
+    asked = []
+
+    def score(lr):
+        asked.append(lr)
+        return math.inf if lr > 2 else abs(math.log(lr / 0.5))
+
+    assert script.tuned(score, 0.01, trials=9) == pytest.approx(0.5, rel=0.3)
+    assert len(asked) == len(set(asked)) == 9
+
+
+def test_an_interval_without_zero_has_an_outcome(remedies):
+    import numpy as np
+
+    _, paper, _ = remedies
+    base = np.array([1.0, 1.1, 0.9, 1.0])
+    assert paper.compared("t", "m", "b", 0.8 * base, base).outcome == paper.BETTER
+    assert paper.compared("t", "m", "b", 1.2 * base, base).outcome == paper.WORSE
+    assert paper.compared("t", "m", "b", base[::-1], base).outcome == paper.NEITHER
+    assert paper.compared("t", "m", "b", np.full(4, math.inf), base).outcome == paper.WORSE
