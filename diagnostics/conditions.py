@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 MIN_BLOCKS = 5
 VARIANCE_FLOOR = 1e-10  # relative to the largest block: gradients that vanished, not a schedule
-BIAS_FLOOR = 1e-12  # absolute, as c⁺/a has no unit: below it lies only the rounding of e
+BIAS_FLOOR = 2.0**-25  # absolute, as c⁺/a has no unit: below it lies the rounding of e where v is kept in float32
 FALLING, FALLEN = -0.2, -0.05  # a ratio whose slope and its upper end lie below these is said to tend to 0
 FLAT, FLAT_LOW = -0.1, -0.3  # one whose lower end lies above the second, and whose slope above the first or may be 0
 GROWING = 0.2  # the slope from which on a keeps growing

@@ -72,7 +72,6 @@ def broke(e: Evidence) -> Finding | None:
         tensors,
         e.window,
         "Go back to the last good checkpoint; lower the learning rate, clip gradients or raise eps; check the batch.",
-        REMEDIES["broke"],
     )
 
 

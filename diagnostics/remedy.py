@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .effective_rate import SUMS
+
 
 @dataclass(frozen=True)
 class Remedy:
@@ -20,14 +22,17 @@ class Remedy:
     lines: tuple[str, str]
     """How it is put in place, right after the line that makes `optimizer`."""
     takes: Literal["any", "adam", "torch's adam", "momentum"] = "any"
-    """Which optimizers it can follow: only of Adam's kind the rate means the same to the other of that kind."""
+    """Which optimizers it can follow: only of Adam's kind the rate means the same to the other of that kind.
+
+    "momentum" is one that adds gradients up: where it averages them, a step is as long whatever the momentum is.
+    """
 
     def fits(self, optimizer: str, groups: Sequence[Mapping[str, Any]]) -> bool:
         """Return whether it can follow a class, by its dotted name, with groups of such settings."""
         if optimizer.startswith("stepscope."):  # whoever put a remedy in place knows the others
             return False
         if self.takes == "momentum":
-            return all("betas" in group or group.get("momentum") for group in groups)
+            return optimizer in SUMS and all(group.get("momentum") for group in groups)
         adam = self.takes == "any" or all({"betas", "eps"} <= group.keys() for group in groups)
         return adam and (self.takes != "torch's adam" or optimizer.startswith("torch.optim."))
 
@@ -37,7 +42,6 @@ UPHILL = "the steps go against the mean gradient"
 SKEWED = "rare large gradients ask for a larger beta2"
 RISING = "the stepsizes keep rising, so there is no certificate"
 NOISE = "the noise of the steps does not die out"
-BROKEN = "the run broke"
 SURGED = "updates surged, out of all proportion to what came before"
 
 
@@ -82,13 +86,6 @@ def weighed_in_full(finding: str) -> tuple[Remedy, ...]:
     )
 
 
-CLIPPED = (
-    "divides the step of a tensor by its RMS_t where that is above 1, so that gradients which outgrow their second "
-    "moment make no longer steps"
-)
-CLIP = imported("ClipUpdates", "optimizer = ClipUpdates(optimizer)")
-STABLE = "Wortsman et al., arXiv 2304.13013"
-
 REMEDIES: dict[str, tuple[Remedy, ...]] = {
     "harm": weighed_in_full(UPHILL),
     "skewed": weighed_in_full(SKEWED),
@@ -120,15 +117,17 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
             imported("Demon", "optimizer = Demon(optimizer, steps=total_steps)"),
             "momentum",
         ),
+    ),
+    "update surge": (
         Remedy(
-            "CProp",
-            NOISE,
-            "shortens the steps of coordinates whose past gradients do not agree on a sign",
-            "Preechakul and Kijsirikul, arXiv 1912.11493",
-            imported("CProp", "optimizer = CProp(optimizer)"),
+            "ClipUpdates",
+            SURGED,
+            "divides the step of a tensor by its RMS_t where that is above 1, so that gradients which outgrow their "
+            "second moment make no longer steps",
+            "Wortsman et al., arXiv 2304.13013",
+            imported("ClipUpdates", "optimizer = ClipUpdates(optimizer)"),
+            "torch's adam",
         ),
     ),
-    "broke": (Remedy("ClipUpdates", BROKEN, CLIPPED, STABLE, CLIP, "torch's adam"),),
-    "update surge": (Remedy("ClipUpdates", SURGED, CLIPPED, STABLE, CLIP, "torch's adam"),),
 }
 """By the function of `findings.py` that sees it, or the rule of the alert; the first is to be tried first."""

@@ -191,6 +191,7 @@ def test_zero_ratios():
     assert judge_bias(STEPS, early, STEPS, 400).decision is HOLDS
     assert judge_bias(STEPS, late, STEPS, 400).decision is VIOLATED
     assert judge_bias(STEPS, 1e-13 * STEPS, STEPS, 400).decision is HOLDS  # rounding of e, not oscillation
+    assert judge_bias(STEPS, 1e-13 * powers(0.5), STEPS, 400).decision is HOLDS  # that of a v in float32 grows
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
