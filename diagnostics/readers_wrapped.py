@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -79,6 +80,11 @@ class CProp(Scaled):
         beta, c, cdf = view.number("cprop_beta"), view.number("cprop_c"), str(view.group["cprop_cdf"])
         s: Values = conformity(m, v, int(view.state["cprop_t"]), beta, c, cdf).double().numpy()
         return s
+
+    def decays(self, group: Mapping[str, Any]) -> tuple[float, float]:
+        """Return β1 of the wrapped optimizer, and the longer memory of its second moment and of s."""
+        beta1, beta2 = self.inner.decays(group)
+        return beta1, max(float(group["cprop_beta"]), 0.0 if math.isnan(beta2) else beta2)
 
     def coefficients(self, view: View) -> Coefficients:
         """Return the wrapped optimizer's; where it has no second moment, those that a v' can stand in."""

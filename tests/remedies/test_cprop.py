@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from stepscope import Monitor
 from stepscope.diagnostics.conformity import CERTAINTY, conformity
 from stepscope.remedies import CProp
 
@@ -166,6 +167,19 @@ def test_conformity_does_not_ask_for_the_unit_of_the_gradient():
 def test_settings_out_of_range_are_refused_in_a_sentence(bad, sentence):
     with pytest.raises(ValueError, match=sentence):
         CProp(torch.optim.SGD([torch.ones(1)], 0.1), **bad)
+
+
+@pytest.mark.parametrize(("beta", "inner", "longest"), [(0.99, "sgd", 0.99), (0.9, "adam", 0.95), (0.99, "adam", 0.99)])
+def test_a_run_is_judged_after_its_longest_memory(beta, inner, longest):
+    """What s remembers is part of the stepsize's memory."""
+    x = nn.Parameter(torch.zeros(4))
+    optimizer = torch.optim.SGD([x], 0.1) if inner == "sgd" else torch.optim.Adam([x], 0.1, betas=(0.9, 0.95))
+    with Monitor(CProp(optimizer, beta), what_if=()) as monitor:
+        for _ in range(20):
+            x.grad = torch.randn(4)
+            monitor.optimizer.step()
+    assert monitor.trace.groups["beta2"][-1] == longest
+    assert monitor.diagnose().start == round(10 / (1 - longest))
 
 
 @pytest.mark.slow
