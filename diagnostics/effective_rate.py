@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 
 SUMS = ("torch.optim.sgd.SGD", "torch.optim.rmsprop.RMSprop")
 """Optimizers whose momentum adds gradients up. Of others it is an average, or nobody knows."""
+WRAPPERS = "stepscope.remedies."
+"""What is of this kind has the groups of the optimizer inside; `dampening` is in those of SGD alone."""
 
 
 def effective_rates(trace: Trace) -> Array:
@@ -31,11 +33,15 @@ def effective_rates(trace: Trace) -> Array:
     beta = trace.groups.get("beta1", np.full_like(lr, np.nan))
     known: list[dict[str, Any]] = trace.meta.get("hyperparameters", [])
     rates = lr.copy()
-    if trace.meta.get("optimizer") not in SUMS:
-        return rates
     for group, settings in enumerate(known[: lr.shape[1]]):
-        rates[:, group] *= weight(settings, beta[:, group])
+        if adds_up(str(trace.meta.get("optimizer")), settings):
+            rates[:, group] *= weight(settings, beta[:, group])
     return rates
+
+
+def adds_up(optimizer: str, settings: dict[str, Any]) -> bool:
+    """Return whether an optimizer, by its dotted name, sums gradients in groups of such settings."""
+    return optimizer in SUMS or (optimizer.startswith(WRAPPERS) and "dampening" in settings)
 
 
 def weight(settings: dict[str, Any], beta: Array) -> Array:

@@ -27,6 +27,7 @@ from .conditions import (
     judge_variance,
 )
 from .drift import DORMANT, Harm, judge_harm, undecided
+from .effective_rate import effective_rates
 from .instability import broken
 from .pace import at_an_even_rate, even_products, pace
 from .skewness import Skewness, skewness
@@ -142,14 +143,13 @@ def gather(trace: Trace) -> Evidence:
         variance = judge_variance(trace.steps, b, a, start)
         bias = judge_bias(trace.steps, trace.total("c_plus"), a, start)
         grows = growth(trace.steps, a, start)
-    lr = trace.groups.get("lr")
+    lr = effective_rates(trace)  # a momentum that decays anneals as well
     planned = False
-    if not blind and lr is not None and len(variance.ratios) >= MIN_BLOCKS:
+    if not blind and lr.size and len(variance.ratios) >= MIN_BLOCKS:
         planned = annealed(trace.steps, lr, start)
         if planned:
-            share = pace(lr)
-            variance = judge_annealed(trace.steps, b, a, share, variance)
-            grows = growth(trace.steps, at_an_even_rate(a, share), start)
+            variance = judge_annealed(trace.steps, b, a, pace(lr), variance)
+            grows = growth(trace.steps, at_an_even_rate(a, pace(trace.groups["lr"])), start)
         elif variance.decision is Decision.VIOLATED and falling(trace.steps, lr, start):
             variance = against_the_rate(variance)
     if not blind:

@@ -26,6 +26,7 @@ from .conditions import (
     judge_variance,
 )
 from .drift import Harm, judge_harm, undecided
+from .effective_rate import effective_rates
 from .pace import even_total
 from .trace import SUMMED, Trace
 
@@ -103,8 +104,8 @@ def _under_the_schedule(trace: Trace, variance: Condition, start: int) -> Condit
 
     Under an annealed rate it stays open: c⁺/a falls with the rate then, so that both would seem to hold.
     """
-    lr = trace.groups.get("lr")
-    if lr is None or len(variance.ratios) < MIN_BLOCKS:
+    lr = effective_rates(trace)
+    if not lr.size or len(variance.ratios) < MIN_BLOCKS:
         return variance
     if annealed(trace.steps, lr, start):
         return finite_horizon(variance)

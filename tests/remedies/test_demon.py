@@ -9,6 +9,8 @@ from scipy.stats import t as student
 from sklearn.datasets import load_digits
 from torch import nn
 
+from stepscope import Monitor
+from stepscope.diagnostics.effective_rate import effective_rates
 from stepscope.remedies import Demon
 from stepscope.remedies.demon import decayed
 
@@ -116,6 +118,23 @@ def test_the_second_decay_rate_is_left_alone():
 def test_what_it_cannot_do_is_refused_in_a_sentence(optimizer, more, sentence):
     with pytest.raises(ValueError, match=sentence):
         Demon(optimizer([torch.ones(1)], 0.1), **more)
+
+
+def test_a_run_under_it_is_judged_as_one_whose_rate_is_annealed():
+    """The rate in the groups stands still; the effective one, lr/(1-β_t), falls tenfold: no limit can be read off."""
+    x = nn.Parameter(torch.zeros(20))
+    sgd = torch.optim.SGD([x], 0.1, momentum=0.9)
+    source = torch.Generator().manual_seed(0)
+    optimizer = Demon(sgd, 1500)
+    with Monitor(optimizer, what_if=()) as monitor:
+        for _ in range(1500):
+            x.grad = x.detach() + torch.randn(20, generator=source)
+            optimizer.step()
+    effective = effective_rates(monitor.trace)[:, 0]
+    assert effective[[0, -1]] == pytest.approx([1.0, 0.1], rel=0.02)
+    diagnosis = monitor.diagnose()
+    assert diagnosis.annealed
+    assert "finite horizon" in diagnosis.variance.reason
 
 
 def accuracy(seed, demon):
