@@ -1,11 +1,13 @@
-"""One self-contained HTML report over one or several runs: no network, no scripts, same input same bytes."""
+"""One self-contained HTML report over one or several runs: no network, one script of its own, same input same bytes."""
 
 from __future__ import annotations
 
 import math
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from ..diagnostics.alert import Alert
@@ -15,7 +17,7 @@ from ..diagnostics.limits import limits
 from ..diagnostics.summary import COLUMNS
 from ..diagnostics.trace import Event, Trace
 from .evidence import judged
-from .numerals import number, sentence, whole
+from .numerals import number, sentence, shorten, whole
 from .plates import Plate, comparison, plates
 from .svg import to_svg
 from .tables import STREAM, Apart, Rule, differing, parted, rules, skewness_note, tensor_cells
@@ -23,6 +25,7 @@ from .theme import css_variables
 from .words import MARKS, Answer, Headline, Row, answers, headline, meaning, row
 
 EVENTS = 50
+LONGEST = 120  # characters of a run's name
 SHARES = ("watched", "rising", "eps_bound")
 HEADS = {
     "rho": "ρ [95 %]",
@@ -126,6 +129,7 @@ def is_report(path: Path) -> bool:
 def page(runs: Sequence[tuple[str, Trace]]) -> str:
     """Return the report of named runs as HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -134,6 +138,8 @@ def page(runs: Sequence[tuple[str, Trace]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    runs = [(shorten(name, LONGEST), trace) for name, trace in runs]
+    script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
     environment.filters |= {"whole": whole, "cell": cell, "sentence": sentence, "apart": apart}
     chapters = [chapter(f"run{i}", name, trace) for i, (name, trace) in enumerate(runs, start=1)]
     return environment.get_template("page.html").render(
@@ -142,9 +148,16 @@ def page(runs: Sequence[tuple[str, Trace]]) -> str:
         columns={HEADS.get(name, name): (name, says) for name, says in TENSOR_COLUMNS.items()},
         stream=STREAM,
         marks=MARKS,
+        script=Markup(script),
+        script_hash=Markup(hash_of(script)),
         light=css_variables(dark=False),
         dark=css_variables(dark=True),
     )
+
+
+def hash_of(script: str) -> str:
+    """Return the name by which a page's policy allows this script, and no other."""
+    return f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}"
 
 
 def front(runs: Sequence[tuple[str, Trace]], chapters: Sequence[Chapter]) -> Front:

@@ -12,6 +12,7 @@ from .theme import STYLE, VARIABLES, WIDE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def to_svg(draw: Callable[[Axes], None], key: str, label: str, size: tuple[float, float] = WIDE) -> str:
@@ -30,14 +31,35 @@ def to_svg(draw: Callable[[Axes], None], key: str, label: str, size: tuple[float
         text = io.StringIO()
         undated = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(text, format="svg", transparent=True, metadata=undated)
-    return _inline(text.getvalue(), key, label)
+    return _inline(text.getvalue(), key, {"aria-label": label, **scales(figure)})
+
+
+def scales(figure: Figure) -> dict[str, str]:
+    """Return what is needed to read values off the only axes: its frame in units of the picture, and both scales.
+
+    Empty where a side has words for numbers, or is neither linear nor logarithmic.
+    """
+    from matplotlib.ticker import FixedFormatter
+
+    ax = figure.axes[0]
+    words = any(isinstance(axis.get_major_formatter(), FixedFormatter) for axis in (ax.xaxis, ax.yaxis))
+    if len(figure.axes) > 1 or words or not {ax.get_xscale(), ax.get_yscale()} <= {"linear", "log"}:
+        return {}
+    (width, height), frame = 72 * figure.get_size_inches(), ax.get_position()
+    sides = frame.x0 * width, (1 - frame.y1) * height, frame.x1 * width, (1 - frame.y0) * height
+    return {
+        "data-frame": " ".join(f"{side:.2f}" for side in sides),
+        "data-x": f"{ax.get_xscale()} {' '.join(f'{end:.6g}' for end in ax.get_xlim())}",
+        "data-y": f"{ax.get_yscale()} {' '.join(f'{end:.6g}' for end in ax.get_ylim())}",
+        "data-across": ax.get_xlabel() or "step",
+    }
 
 
 SPACE = "{http://www.w3.org/2000/svg}"
 LINK = "{http://www.w3.org/1999/xlink}href"
 
 
-def _inline(document: str, key: str, label: str) -> str:
+def _inline(document: str, key: str, attributes: dict[str, str]) -> str:
     """Return matplotlib's document as an element of a page: ids of its own, CSS colours, short numbers."""
     root = ElementTree.fromstring(document)
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', document))
@@ -49,7 +71,7 @@ def _inline(document: str, key: str, label: str) -> str:
             root.remove(child)
     width, height = (float(side) for side in root.attrib["viewBox"].split()[2:])
     root.attrib.clear()
-    root.attrib.update({"viewBox": f"0 0 {width:g} {height:g}", "role": "img", "aria-label": label, "id": key})
+    root.attrib.update({"viewBox": f"0 0 {width:g} {height:g}", "role": "img", **attributes, "id": key})
     return ElementTree.tostring(root, encoding="unicode")
 
 

@@ -245,6 +245,7 @@ def test_a_run_without_stepsizes_still_shows_how_far_it_steps(make):
         "efficiency",
         "scalars",
         "lengths",
+        "instrument-alignment",
         "instrument-coupling",
     ]
 

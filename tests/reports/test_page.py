@@ -18,7 +18,7 @@ from stepscope.diagnostics.diagnosis import Verdict, diagnose
 from stepscope.diagnostics.limits import limits
 from stepscope.diagnostics.trace import Event
 from stepscope.reports.numerals import typeset
-from stepscope.reports.page import apart, page, render
+from stepscope.reports.page import apart, hash_of, page, render
 from stepscope.reports.tables import threshold
 from stepscope.reports.words import ADVICE, MARKS, answers, final, meaning, row
 
@@ -73,7 +73,9 @@ def test_nothing_is_fetched_and_nothing_runs(several):
         assert reader.values(name) == []
     assert all(link.startswith("#") for link in reader.values("href"))
     assert {tag for tag, _ in reader.elements} & {"link", "iframe", "object", "embed", "base", "form", "img"} == set()
-    assert {a.get("type") for tag, a in reader.elements if tag == "script"} == {"application/json"}
+    assert [a.get("type") for tag, a in reader.elements if tag == "script"] == ["application/json"] * 3 + [None]
+    script = re.search(r"<script>(.*?)</script>", several, re.DOTALL)[1]
+    assert f"script-src '{hash_of(script)}'" in several  # and no other may run
     assert not re.search(r"@import|@font-face|https?://|url\((?!#)", several)
     assert not [name for _, attributes in reader.elements for name in attributes if name.startswith("on")]
 
@@ -109,9 +111,9 @@ def test_markup_in_any_name_stays_text(make):
     text = page([(EVIL, trace), ("other", trace)])
     reader = Reader(text)
     assert "img" not in {tag for tag, _ in reader.elements}
-    assert "<script>" not in text
+    assert text.count("<script>") == 1  # the page's own
     assert "{{ 7*7 }}" in reader.text
-    assert [a["type"] for tag, a in reader.elements if tag == "script"] == ["application/json"] * 2
+    assert [a.get("type") for tag, a in reader.elements if tag == "script"] == ["application/json"] * 2 + [None]
 
 
 def test_each_diagnosis_is_embedded_as_json(several, runs):
@@ -132,6 +134,7 @@ def test_one_run_is_told_in_order(make):
         "How do the sums grow?",
         "What made stepsizes rise?",
         "How long are the steps against the weights?",
+        "Do the steps follow the gradient of their batch?",
         "Which stepsizes answer the gradient they multiply?",
     ]
     told = [heading for heading in reader.headings if heading not in {f.title for f in trace.diagnose().findings}]
@@ -174,7 +177,7 @@ def test_several_runs_begin_with_a_table_that_leads_to_each(several, runs):
     ]
     table = several[: several.index("</table>")]
     for i, (name, trace) in enumerate(runs, start=1):
-        assert f'<a href="#run{i}">{name}</a>' in table
+        assert f'<a href="#run{i}" dir="auto">{name}</a>' in table
         assert f"</span> {trace.diagnose().verdict}</span>" in table
     assert [str(trace.diagnose().verdict) for _, trace in runs] == ["uncertified", "biased", "certified"]
 
@@ -201,7 +204,7 @@ def test_what_other_rules_would_have_had_stands_beside_whose_gradients_they_are(
 
 def test_the_table_of_tensors_has_rho_first_and_what_is_asked_of_beta2(monitored, watched):
     diagnosis = monitored.diagnose()
-    table = watched[watched.index('aria-label="table of tensors"') :]
+    table = watched[watched.index('aria-label="table of tensors, run"') :]
     heads = re.findall(r"<th [^>]*>([^<]*)</th>", table)
     assert heads[:2] == ["tensor", "ρ [95 %]"]
     assert heads[-1] == "β2* [95 %]"
@@ -227,7 +230,7 @@ def test_runs_that_are_one_run_are_said_to_be(make):
 
 def test_the_contents_lead_to_every_part(several, runs):
     (contents,) = re.findall(r'<nav class="contents" aria-label="contents">(.*?)</nav>', several, re.DOTALL)
-    links = re.findall(r'href="#([^"]+)">([^<]+)<', contents)
+    links = re.findall(r'href="#([^"]+)"[^>]*>([^<]+)<', contents)
     assert [key for key, _ in links] == ["differs", "parting", "side", "run1", "run2", "run3", "formulas"]
     assert [title for _, title in links][3:6] == [f"{i} {name}" for i, (name, _) in enumerate(runs, 1)]
     of_a_run = re.findall(r'<nav class="contents" aria-label="contents of [^"]*">(.*?)</nav>', several, re.DOTALL)
@@ -246,9 +249,12 @@ def test_the_first_of_several_runs_is_open_and_all_are_printed(several, make):
 
 
 def test_an_interval_stands_below_its_value(watched):
-    table = watched[watched.index('aria-label="table of tensors"') :]
+    table = watched[watched.index('aria-label="table of tensors, run"') :]
     assert re.search(r'<td>[^<]+<span class="of">\[[^<]+\]</span></td>', table[: table.index("</table>")])
-    assert '<div class="broad"><div class="scroll" tabindex="0" role="region" aria-label="table of tensors">' in watched
+    assert (
+        '<div class="broad"><div class="scroll" tabindex="0" role="region" aria-label="table of tensors, run">'
+        in watched
+    )
 
 
 @pytest.mark.parametrize(("text", "value", "interval"), [("0.95 [0.9, 1]", "0.95", "[0.9, 1]"), ("–", "–", "")])
@@ -272,9 +278,9 @@ def test_what_differs_and_where_is_in_the_report(make):
     other = make(records=1, rho=-3.0)
     other.meta["hyperparameters"] = [{"lr": 0.2, "betas": [0.9, 0.99], "amsgrad": False}]
     text = page([("one", make(records=1)), ("other", other)])
-    differing = text[text.index(">What differs</h3>") : text.index(">Where they part from")]
+    differing = text[text.index(">What differs</h2>") : text.index(">Where they part from")]
     assert re.findall(r"<td>([^<]*)</td>", differing) == ["lr", "0.1", "0.2"]
-    parted = text[text.index(">Where they part from") : text.index(">Side by side</h3>")]
+    parted = text[text.index(">Where they part from") : text.index(">Side by side</h2>")]
     assert "<td>ρ</td>" in parted
     assert "<b>apart from step" in parted
 
