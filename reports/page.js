@@ -33,6 +33,7 @@ function sortable(table) {
 
 function searchable(input) {
   const rows = [...document.getElementById(input.getAttribute("aria-controls")).tBodies[0].rows];
+  if (rows.length < 8) return;  // all are in sight
   const count = input.closest("p").querySelector("output");
   input.closest("p").hidden = false;
   input.addEventListener("input", () => {

@@ -47,8 +47,8 @@ def visit(browser, make, tmp_path):
     """Return a function that opens the report of a run, or of several."""
     visits = []
 
-    def open_report(runs=1, names=None, **context):
-        traces = [make() for _ in range(runs)]
+    def open_report(runs=1, names=None, tensors=3, **context):
+        traces = [make(tensors=tensors) for _ in range(runs)]
         names = names or [f"run {i}" for i in range(runs)]
         path = render(list(zip(names, traces, strict=True)), tmp_path / "report.html")
         visits.append(Visit(browser, path, **context))
@@ -87,7 +87,7 @@ def test_tables_sort_by_number_and_by_name(visit):
 
 
 def test_the_table_of_tensors_is_searched(visit):
-    page = visit().page
+    page = visit(tensors=9).page
     names = column(page, 1)
     page.get_by_label("Search").fill(names[-1][-4:])
     left = page.locator("#run1-table tbody tr:visible")
