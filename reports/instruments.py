@@ -128,9 +128,12 @@ def draw_momenta(data: Lines, ax: Axes) -> None:
 
 
 def alignments(trace: Trace) -> Lines:
-    """Return the cosine of the step and the negative gradient of the largest tensors, where it was measured."""
+    """Return the cosine of the step and the negative gradient of the largest tensors, where it was measured.
+
+    Of a single coordinate it is 1 or -1 and says nothing.
+    """
     cosines = trace.column("alignment")
-    known = np.isfinite(cosines)
+    known = np.isfinite(cosines) & np.array([tensor.watched > 1 for tensor in trace.tensors], bool)
     chosen = largest(trace, np.flatnonzero(known.sum(axis=0) > 1), len(SERIES))
     names = tell_apart([trace.tensors[i].name for i in chosen], 18)
     return Lines(

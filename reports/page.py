@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..diagnostics.alert import Alert
 from ..diagnostics.compare import RULE, compare
@@ -23,6 +25,9 @@ from .svg import to_svg
 from .tables import STREAM, Apart, Rule, differing, parted, rules, skewness_note, tensor_cells
 from .theme import css_variables
 from .words import MARKS, Answer, Headline, Row, answers, headline, meaning, row
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 EVENTS = 50
 LONGEST = 120  # characters of a run's name
@@ -140,7 +145,7 @@ def page(runs: Sequence[tuple[str, Trace]]) -> str:
     )
     runs = [(shorten(name, LONGEST), trace) for name, trace in runs]
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
-    environment.filters |= {"whole": whole, "cell": cell, "sentence": sentence, "apart": apart}
+    environment.filters |= {"whole": whole, "cell": cell, "sentence": sentence, "apart": apart, "code": code}
     chapters = [chapter(f"run{i}", name, trace) for i, (name, trace) in enumerate(runs, start=1)]
     return environment.get_template("page.html").render(
         chapters=chapters,
@@ -254,6 +259,13 @@ def watched(diagnosis: Diagnosis, seed: object) -> str:
 def settings(group: dict[str, object]) -> str:
     """Return one parameter group's hyper-parameters, those that are switched off left out."""
     return ", ".join(f"{key} = {value}" for key, value in group.items() if value is not None and value is not False)
+
+
+def code(text: str) -> Markup:
+    """Return text with what stands in backticks set as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def apart(text: str) -> tuple[str, str]:

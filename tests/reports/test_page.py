@@ -18,7 +18,7 @@ from stepscope.diagnostics.diagnosis import Verdict, diagnose
 from stepscope.diagnostics.limits import limits
 from stepscope.diagnostics.trace import Event
 from stepscope.reports.numerals import typeset
-from stepscope.reports.page import apart, hash_of, page, render
+from stepscope.reports.page import apart, code, hash_of, page, render
 from stepscope.reports.tables import threshold
 from stepscope.reports.words import ADVICE, MARKS, answers, final, meaning, row
 
@@ -369,3 +369,7 @@ def test_render_makes_the_folder_and_refuses_nothing_to_show(make, tmp_path):
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     with pytest.raises(ValueError, match="at least one pair"):
         render([], tmp_path / "empty.html")
+
+
+def test_backticks_become_code_and_markup_stays_text():
+    assert code("ask `monitor.edge`, not <b>") == "ask <code>monitor.edge</code>, not &lt;b&gt;"
