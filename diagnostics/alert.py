@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from .trace import Event
 
+RECORDED = 5
+"""Alerts of a run with which the flight recorder is written out, which keeps others for the end."""
 CAUSE, TO_TRY = ". Likely cause: ", ". To try: "
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import signals
-from .alert import Alert
+from .alert import RECORDED, Alert
 from .drift import HarmDecision, judge_harm
 from .one_step import SCANNED
 from .recorder import Recorder
@@ -36,8 +36,6 @@ logger = logging.getLogger("stepscope")
 
 MOST = 50
 """Alerts of one run; what comes later is counted."""
-MOST_DUMPS = 5
-"""Of the flight recorder, which keeps others for the end."""
 PAUSE, PAUSE_THERE = BLOCK, BLOCK * BLOCKS
 """Steps of quiet after the first alert of a rule, and of a rule at one tensor; they double with each further one."""
 HEEDLESS = 0.05
@@ -496,7 +494,7 @@ class Alerts:
             recorder.note("alert", alert.line(), alert.tensor)
             if self._told == MOST:
                 recorder.note("alerts held back", f"{MOST} alerts were told; further ones are counted until the end")
-            if self._told <= MOST_DUMPS:
+            if self._told <= RECORDED:
                 recorder.save_flight()
             recorder.log.commit()
             logger.warning("stepscope: %s", alert)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas
 
+    from ..reports.plot import Plots
     from .diagnosis import Diagnosis
     from .summary import Summary
 
@@ -249,6 +250,13 @@ class Trace:
         from .summary import summarize
 
         return summarize(self)
+
+    @property
+    def plot(self) -> Plots:
+        """The figures of the run one by one, as in `trace.plot.limits().figure.savefig("limits.pdf")`."""
+        from ..reports.plot import Plots
+
+        return Plots(self)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return every record as a table indexed by (step, tensor), one column per name in `COLUMNS`."""

@@ -15,28 +15,26 @@ from numpy.typing import NDArray
 
 from ..diagnostics.drift import Harm, HarmDecision
 from ..diagnostics.trace import Trace
-from .axes import both_ways, plain_numbers, whole_steps
+from .axes import both_ways, plain_numbers
 from .evidence import NAME
 from .figures import thin
+from .maps import MOMENTS, ROWS, Shade, along, draw_map, edges, spans
 from .numerals import tell_apart
-from .theme import BLUE, INK, MUTED, VERMILLION, WASH, label_ends, log_steps, say
+from .theme import BLUE, MUTED, VERMILLION, WASH, label_ends, say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Array = NDArray[np.float64]
 
-MOMENTS = 60  # along a curve or a map: more cannot be told apart
-ROWS = 24  # of the map: more names cannot be read
 FAR_DOWN, FAR_UP = -4.0, 6.0  # beyond them an axis of ρ is logarithmic outside ±1
 SHADES = (
-    (-math.inf, 0.0, "below 0", VERMILLION, 0.9),
-    (0.0, 0.25, "0–¼", BLUE, 0.2),
-    (0.25, 0.5, "¼–½", BLUE, 0.42),
-    (0.5, 0.75, "½–¾", BLUE, 0.66),
-    (0.75, math.inf, "over ¾", BLUE, 1.0),
+    Shade(-math.inf, 0.0, "below 0", VERMILLION, 0.9),
+    Shade(0.0, 0.25, "0–¼", BLUE, 0.2),
+    Shade(0.25, 0.5, "¼–½", BLUE, 0.42),
+    Shade(0.5, 0.75, "½–¾", BLUE, 0.66),
+    Shade(0.75, math.inf, "over ¾", BLUE, 1.0),
 )
-"""What a field of the map stands for: from, up to, in words, colour, opacity."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def draw_course(data: Course, ax: Axes) -> None:
     """Draw ρ in its band against 1 and 0; grey where it was not resolved."""
     if not data.resolved.any():
         return say(ax, "ρ was not resolved at any time: the mean gradient drowned in noise.")
-    _along(ax, data.steps[0], data.steps[-1])
+    along(ax, data.steps[0], data.steps[-1])
     bottom, top = _view(data)
     if bottom < FAR_DOWN or top > FAR_UP:
         both_ways(ax, 1.0, bottom, top)
@@ -83,13 +81,13 @@ def draw_course(data: Course, ax: Axes) -> None:
     ax.axhspan(ax.get_ylim()[0], 0, color=VERMILLION, alpha=0.1, linewidth=0)
     for mark, dashes in ((0.0, "-"), (1.0, "--")):
         ax.axhline(mark, color=MUTED, linewidth=1.0, linestyle=dashes)
-    edges = _edges(data.steps)
-    for first, last in _spans(~data.resolved):
-        ax.axvspan(edges[first], edges[last], color=WASH, linewidth=0)
-        middle = math.sqrt(edges[first] * edges[last])
+    borders = edges(data.steps)
+    for first, last in spans(~data.resolved):
+        ax.axvspan(borders[first], borders[last], color=WASH, linewidth=0)
+        middle = math.sqrt(borders[first] * borders[last])
         ax.text(middle, 0.97, "?", transform=ax.get_xaxis_transform(), color=MUTED, ha="center", va="top")
     ax.set_xlim(left, right)
-    for first, last in _spans(data.resolved):
+    for first, last in spans(data.resolved):
         part = slice(first, last)
         if last - first > 1:
             ax.fill_between(
@@ -104,19 +102,6 @@ def draw_course(data: Course, ax: Axes) -> None:
     return None
 
 
-def _along(ax: Axes, first: float, last: float) -> None:
-    """Make x an axis of steps, logarithmic where that leaves no empty half."""
-    from matplotlib.ticker import LogLocator
-
-    if last >= 8 * first or last == first:
-        log_steps(ax, [first, last])
-        if last < 200 * first:  # too few whole decades to read the scale from
-            ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=7))
-    else:
-        ax.set_xlim(first, last)
-        whole_steps(ax)
-
-
 def _view(data: Course) -> tuple[float, float]:
     """Return how far the axis reaches: over every ρ, and over intervals as long as they do not dwarf it."""
     rho = data.rho[data.resolved]
@@ -125,21 +110,6 @@ def _view(data: Course) -> tuple[float, float]:
     bottom = max(float(data.low[data.resolved].min()), lowest - room)
     top = min(float(data.high[data.resolved].max()), highest + room)
     return min(bottom, lowest - 0.12 * room), max(top, highest + 0.12 * room)
-
-
-def _edges(steps: NDArray[np.int64]) -> Array:
-    """Return where the fields round `steps` begin and end on a logarithmic axis, `(n + 1,)`."""
-    s = np.log(np.maximum(steps.astype(np.float64), 1.0))
-    if len(s) == 1:
-        return np.asarray(np.exp(s[0] + np.array([-0.17, 0.17])))
-    middles = (s[1:] + s[:-1]) / 2
-    return np.asarray(np.exp(np.concatenate([[2 * s[0] - middles[0]], middles, [2 * s[-1] - middles[-1]]])))
-
-
-def _spans(chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return the stretches of True as (first, one past the last)."""
-    turns = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(np.int8)))
-    return [(int(a), int(b)) for a, b in zip(turns[::2], turns[1::2], strict=True)]
 
 
 @dataclass(frozen=True)
@@ -176,31 +146,6 @@ def fields(trace: Trace, judged: Sequence[Harm], limit: int = ROWS) -> Fields:
 
 def draw_fields(data: Fields, ax: Axes) -> None:
     """Draw a row per tensor; fuller colour is more of the descent, orange is uphill, a dot is not resolved."""
-    from matplotlib.patches import Patch
-    from matplotlib.transforms import ScaledTranslation
-
     if not np.isfinite(data.rho).any():
         return say(ax, "No tensor's ρ was resolved.")
-    rows, edges = len(data.names), _edges(data.steps)
-    _along(ax, edges[0], edges[-1])
-    ax.set_xlim(edges[0], edges[-1])
-    for low, high, _, colour, opacity in SHADES:
-        for row in range(rows):
-            # Neighbouring fields of one shade are one bar; NaN is in none.
-            spans = _spans((data.rho[row] >= low) & (data.rho[row] < high))
-            bars = [(edges[first], edges[last] - edges[first]) for first, last in spans]
-            if bars:
-                ax.broken_barh(bars, (row - 0.42, 0.84), facecolor=colour, alpha=opacity, linewidth=0)
-    empty = np.argwhere(~np.isfinite(data.rho))
-    ax.plot(data.steps[empty[:, 1]], empty[:, 0], ".", color=MUTED, markersize=2.5)
-    ax.set_ylim(rows - 0.5, -0.5)
-    ax.set_yticks(range(rows), data.names, color=INK, fontsize=9)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(False)
-    ax.spines["left"].set_visible(False)
-    keys = [Patch(facecolor=colour, alpha=opacity, label=words) for _, _, words, colour, opacity in SHADES]
-    below = ax.transAxes + ScaledTranslation(0, -0.42, ax.figure.dpi_scale_trans)  # the words under the axis
-    ax.legend(
-        handles=keys, loc="upper center", bbox_to_anchor=(0.4, 0), bbox_transform=below, ncols=5, handlelength=0.9
-    )
-    return None
+    return draw_map(data.names, data.steps, data.rho, SHADES, ax)

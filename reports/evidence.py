@@ -109,8 +109,9 @@ def _blocks(ax: Axes, t: Array, values: Array, colour: str, *, filled: bool) -> 
     above = values > 0
     face = colour if filled else "none"
     ax.plot(t[above], values[above], "o", color=colour, markerfacecolor=face, markersize=4.5)
-    floor = np.full(int((~above).sum()), ax.get_ylim()[0])
-    ax.plot(t[~above], floor, "v", color=colour, markerfacecolor=face, markersize=5, clip_on=False)
+    if not above.all():  # marks that are none, but not clipped, would count in a layout as if at its corner
+        floor = np.full(int((~above).sum()), ax.get_ylim()[0])
+        ax.plot(t[~above], floor, "v", color=colour, markerfacecolor=face, markersize=5, clip_on=False)
 
 
 def _rule(data: Ratio, ax: Axes) -> None:

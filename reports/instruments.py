@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -239,66 +239,88 @@ def _legend(ax: Axes, columns: int) -> None:
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=columns)
 
 
-QUESTIONS: tuple[tuple[str, str, str, str, Callable[[Trace], Lines], Callable[[Lines, Axes], None]], ...] = (
-    (
+class Question(NamedTuple):
+    """A figure of an instrument: what it answers, how to read it, and what is said where nothing was measured."""
+
+    key: str
+    question: str
+    caption: str
+    label: str
+    missing: str
+    of: Callable[[Trace], Lines]
+    draw: Callable[[Lines, Axes], None]
+
+    def drawing(self, trace: Trace) -> Callable[[Axes], None]:
+        """Return what draws the instrument of a run, or says that it has nothing to tell."""
+        data = self.of(trace)
+        return partial(self.draw, data) if data.curves else partial(say, text=self.missing)
+
+
+QUESTIONS = (
+    Question(
         "angle",
         "Does the run still get anywhere?",
         "The angle is that by which the direction of travel turns from one stretch to the next, of one, two and four "
         "record intervals. Near 0° the run goes straight on, at 60° drift and noise are equal, at 90° it is a random "
         "walk, at 120° it scatters about a point: only a smaller rate gets further.",
         "angle between stretches of travel",
+        "The angle was not measured: it takes two stretches of travel, some 400 steps.",
         angles,
         draw_angles,
     ),
-    (
+    Question(
         "conformity",
         "Is there a mean gradient left to follow?",
         "Conformity is how sure the newer half of the gradients is of the sign of their mean, on average over "
         "coordinates. Noise alone makes ½, at 1 every sign is certain, and below ½ gradients take back what those "
         "before them did. High late in a run: the rate could have been larger.",
         "conformity: how sure the signs are",
+        "Conformity was not measured: it takes a monitored run that is long enough.",
         certainties,
         draw_certainties,
     ),
-    (
+    Question(
         "alignment",
         "Do the steps follow the gradient of their batch?",
         "Alignment is the cosine of a step and the negative gradient that it was taken at. At 1 the step is along the "
         "gradient; a momentum β that holds nothing but noise makes √(1−β²), 0.44 at 0.9; below 0 steps raise the loss "
         "of their own batch.",
         "alignment: cosine of step and −gradient",
+        "Alignment was not measured: no record has a step beside its gradient.",
         alignments,
         draw_alignments,
     ),
-    (
+    Question(
         "inertia",
         "Do few coordinates hold the energy of the gradients?",
         "Inertia is the β1 that Adai would give each coordinate, in quantiles: 0.9 where energy is spread evenly, 0 "
         "from ten times the mean on. The larger the share at 0 and the nearer the median to 1, the fewer hold it.",
         "inertia: β1 as Adai would set it",
+        "Inertia was not measured: it takes a monitored run that is long enough.",
         momenta,
         draw_momenta,
     ),
-    (
+    Question(
         "rate",
         "How much does a gradient move in all?",
         "The effective learning rate is lr/(1 − β): the momentum adds a gradient up so many times before it is "
         "forgotten. A schedule of β is one of the rate.",
         "effective learning rate",
+        "No effective learning rate beside the rate itself.",
         rates,
         draw_rates,
     ),
-    (
+    Question(
         "underflow",
         "What would float16 lose?",
         "The share of the watched gradients between 0 and 2⁻²⁴, the smallest number of float16, in the tensors that "
         "have most at the end. Above the line a loss scale is needed; the record has it as loss_scale.",
         "gradients too small for float16",
+        "No gradient was seen that float16 would lose.",
         losses_to_float16,
         draw_losses_to_float16,
     ),
 )
-"""Of each plate: its key, question, caption and label, its data and its drawing."""
 
 
 def instrument_plates(trace: Trace) -> list[Plate]:
@@ -306,10 +328,11 @@ def instrument_plates(trace: Trace) -> list[Plate]:
     from .plates import Panel, Plate  # they may want these
 
     plates = []
-    for key, question, caption, label, of, draw in QUESTIONS:
-        data = of(trace)
+    for one in QUESTIONS:
+        data = one.of(trace)
         if data.curves:
-            plates.append(Plate(f"instrument-{key}", question, caption, (Panel(label, partial(draw, data), WIDE),)))
+            panel = Panel(one.label, partial(one.draw, data), WIDE)
+            plates.append(Plate(f"instrument-{one.key}", one.question, one.caption, (panel,)))
     found = couplings(coupling(trace))
     if len(found.names) > 1:
         panel = Panel("coupling by tensor", partial(draw_forest, found), (WIDE[0], 1.15 + 0.3 * len(found.names)))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,14 +107,18 @@ def draw_strips(data: Strips, ax: Axes) -> None:
 def _words(ax: Axes, foot: float, cause: Limit, takes: str, shares: Array, limits: bool) -> None:
     """Write a row's name, what it is a share of, and the share now."""
     place = ax.get_yaxis_transform()
-    ax.text(0.0, foot + HEIGHT + 0.06, cause, transform=place, color=INK, fontsize=10)
-    ax.text(0.175, foot + HEIGHT + 0.06, takes, transform=place, color=MUTED, fontsize=9)
+    inside: dict[str, Any] = {
+        "transform": place,
+        "in_layout": False,
+    }  # or the longest would narrow the axes that it stands in
+    ax.text(0.0, foot + HEIGHT + 0.06, cause, color=INK, fontsize=10, **inside)
+    ax.text(0.175, foot + HEIGHT + 0.06, takes, color=MUTED, fontsize=9, **inside)
     now = shares[-1]
     text, colour = (f"{now:.0%}", VERMILLION if limits else INK) if math.isfinite(now) else ("–", MUTED)
     ax.text(1.015, foot + HEIGHT / 2, text, transform=place, color=colour, va="center")
     if not np.isfinite(shares).any():
         missing = MISSING.get(cause, "not measured")
-        ax.text(0.0, foot + HEIGHT / 2, missing, transform=place, color=MUTED, fontsize=9, va="center")
+        ax.text(0.0, foot + HEIGHT / 2, missing, color=MUTED, fontsize=9, va="center", **inside)
 
 
 def _fill(ax: Axes, span: Array, foot: float, share: float, threshold: float, limits: bool) -> None:

@@ -61,7 +61,11 @@ def count(steps: float) -> str:
 
 
 def shorten(name: str, length: int = 26) -> str:
-    """Return a name that fits beside a figure, cut in the middle: its ends tell a tensor apart."""
+    """Return a name that fits beside a figure, cut in the middle: its ends tell a tensor apart.
+
+    A dot stands for what cannot be printed, as control characters and marks that turn the direction of writing.
+    """
+    name = name if name.isprintable() else "".join(c if c.isprintable() else "·" for c in name)
     return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-(length // 2) :]}"
 
 

@@ -13,6 +13,7 @@ from ..diagnostics.diagnosis import Diagnosis
 from ..diagnostics.drift import Harm
 from ..diagnostics.limits import Limits
 from ..diagnostics.trace import Trace
+from . import heatmap, maps, oscillation, timeline, what_if
 from .efficiency import Fields, course, draw_course, draw_fields, fields
 from .evidence import draw_forest, draw_overlay, draw_ratio, forest, harms, judgeable, judged, overlay, ratio
 from .figures import (
@@ -68,10 +69,13 @@ def plates(trace: Trace, diagnosis: Diagnosis, limited: Limits) -> list[Plate]:
     found = [
         _efficiency(trace, diagnosis),
         limits_plate(trace, limited),
+        timeline.plate(trace),
         *([_ratios(trace, diagnosis)] if stepped else []),
         _scalars(trace),
-        *([_stepsizes(trace), _sums(trace), _rises(trace)] if stepped else []),
+        *([_stepsizes(trace), heatmap.plate(trace), _sums(trace)] if stepped else []),
+        *([oscillation.plate(trace), _rises(trace)] if stepped else []),
         _lengths(trace),
+        what_if.plate(diagnosis.what_if),
         *instrument_plates(trace),
     ]
     return [plate for plate in found if plate.panels]
@@ -160,7 +164,11 @@ def _efficiency(trace: Trace, diagnosis: Diagnosis) -> Plate:
     panels = {
         "ρ over steps": (len(over_time.steps) > 1, partial(draw_course, over_time), WIDE),
         f"ρ: {rho(harm)}": (trace.drift is not None, partial(draw_forest, rows), forest_size),
-        "ρ of each tensor over steps": (by_tensor.names, partial(draw_fields, by_tensor), _map_size(by_tensor)),
+        "ρ of each tensor over steps": (
+            by_tensor.names,
+            partial(draw_fields, by_tensor),
+            maps.size(len(by_tensor.names)),
+        ),
     }
     return Plate(
         "efficiency",
@@ -188,10 +196,6 @@ def _efficiency_caption(harm: Harm, *, over_time: bool, several: bool, by_tensor
     if by_tensor.left_out:
         text += f"It shows those that climb, then the largest; {by_tensor.left_out} are not shown. "
     return text.strip()
-
-
-def _map_size(by_tensor: Fields) -> tuple[float, float]:
-    return WIDE[0], 1.15 + 0.22 * len(by_tensor.names)
 
 
 def _scalars(trace: Trace) -> Plate:

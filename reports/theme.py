@@ -75,6 +75,18 @@ STYLE: dict[RcKeyType, Any] = {
 }
 
 
+def dress(ax: Axes) -> None:
+    """Give axes that were made elsewhere the look of `STYLE`; what they hold stays."""
+    ax.set_axisbelow(True)
+    ax.grid(True, color=STYLE["grid.color"], linewidth=STYLE["grid.linewidth"])
+    ax.spines[["top", "right"]].set_visible(False)
+    for spine in ax.spines.values():
+        spine.set(color=STYLE["axes.edgecolor"], linewidth=STYLE["axes.linewidth"])
+    ax.tick_params(which="both", colors=MUTED)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set_color(STYLE["axes.labelcolor"])
+
+
 def css_variables(dark: bool) -> str:
     """Return the palette as CSS declarations for the light or the dark page."""
     return " ".join(f"--{name}: {night if dark else day};" for day, (name, night) in VARIABLES.items())
@@ -125,7 +137,7 @@ def say(ax: Axes, text: str) -> None:
     ax.set(xscale="linear", yscale="linear", xlim=(0, 1), xlabel="", xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.axvspan(0, 1, color=WASH, linewidth=0)
-    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=MUTED, wrap=True)
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=MUTED, wrap=True, in_layout=False)
 
 
 def label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]], gap: float = 0.075) -> None:

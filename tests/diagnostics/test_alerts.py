@@ -16,6 +16,7 @@ from torch import nn
 
 from stepscope import Monitor, Trace
 from stepscope.diagnostics import alerts, signals
+from stepscope.diagnostics.alert import RECORDED
 from stepscope.diagnostics.alerts import Alert, Quiet
 from stepscope.diagnostics.edge import Edge
 from stepscope.diagnostics.schedule import OPENING
@@ -750,7 +751,7 @@ def test_a_run_tells_of_no_more_than_fifty_and_says_so(tmp_path):
     trace = Trace.load(tmp_path / "run")
     kinds = [event.kind for event in trace.events]
     assert (kinds.count("alert"), kinds.count("alerts held back")) == (alerts.MOST, 2)
-    assert len(list((tmp_path / "run" / "snapshots").iterdir())) <= alerts.MOST_DUMPS
+    assert len(list((tmp_path / "run" / "snapshots").iterdir())) <= RECORDED
     again = Monitor(monitor.optimizer, tmp_path / "run", strict=True, what_if=())
     again._alerts._send([Alert("one more", again.step, "w", "", "", "")])
     assert again.alerts == []

@@ -20,14 +20,13 @@ from stepscope.reports.efficiency import (
     SHADES,
     Course,
     Fields,
-    _edges,
-    _spans,
     course,
     draw_course,
     draw_fields,
     fields,
 )
 from stepscope.reports.evidence import judged
+from stepscope.reports.maps import edges, spans
 from stepscope.reports.svg import to_svg
 from stepscope.reports.together import draw_efficiencies, draw_losses, efficiencies, losses
 
@@ -117,7 +116,7 @@ def test_short_stretches_have_an_axis_without_an_empty_half():
 
 @given(st.lists(st.booleans(), max_size=30))
 def test_spans_are_the_stretches_of_true(chosen):
-    found = _spans(np.array(chosen, dtype=np.bool_))
+    found = spans(np.array(chosen, dtype=np.bool_))
     covered = [i for first, last in found for i in range(first, last)]
     assert covered == [i for i, here in enumerate(chosen) if here]
     assert all(last > first for first, last in found)
@@ -126,11 +125,11 @@ def test_spans_are_the_stretches_of_true(chosen):
 
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=20, unique=True).map(sorted))
 def test_fields_hold_their_step_and_meet_their_neighbours(steps):
-    edges = _edges(np.array(steps, dtype=np.int64))
-    assert len(edges) == len(steps) + 1
-    assert np.all(edges[:-1] <= np.array(steps) * (1 + 1e-12))
-    assert np.all(np.array(steps) <= edges[1:] * (1 + 1e-12))
-    assert np.all(np.diff(edges) > 0)
+    borders = edges(np.array(steps, dtype=np.int64))
+    assert len(borders) == len(steps) + 1
+    assert np.all(borders[:-1] <= np.array(steps) * (1 + 1e-12))
+    assert np.all(np.array(steps) <= borders[1:] * (1 + 1e-12))
+    assert np.all(np.diff(borders) > 0)
 
 
 def test_shades_cover_every_rho_once():

@@ -1,0 +1,118 @@
+"""A row per tensor over the steps of a run, in shades that stand for ranges of a quantity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .axes import whole_steps
+from .theme import INK, MUTED, WIDE, log_steps, tick
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = NDArray[np.float64]
+
+MOMENTS = 60  # along a curve or a map: more cannot be told apart
+ROWS = 24  # of a map: more names cannot be read
+
+
+class Shade(NamedTuple):
+    """What a field of a map stands for: from, up to but without, in words, and how it looks."""
+
+    low: float
+    high: float
+    words: str
+    colour: str
+    opacity: float
+
+
+def size(rows: int) -> tuple[float, float]:
+    """Return the size of a map in inches."""
+    return WIDE[0], 1.15 + 0.22 * rows
+
+
+def draw_map(
+    names: Sequence[str], steps: NDArray[np.int64], values: Array, shades: Sequence[Shade], ax: Axes, columns: int = 5
+) -> None:
+    """Draw `values`, `(names, steps)`, as fields; a dot where one is in no shade, as NaN is."""
+    from matplotlib.patches import Patch
+    from matplotlib.transforms import ScaledTranslation
+
+    borders, told = edges(steps), np.zeros(values.shape, np.bool_)
+    along(ax, borders[0], borders[-1])
+    ax.set_xlim(borders[0], borders[-1])
+    for shade in shades:
+        chosen = (values >= shade.low) & (values < shade.high)
+        told |= chosen
+        for row, fields in enumerate(chosen):  # neighbouring fields of one shade are one bar
+            bars = [(borders[first], borders[last] - borders[first]) for first, last in spans(fields)]
+            if bars:
+                ax.broken_barh(bars, (row - 0.42, 0.84), facecolor=shade.colour, alpha=shade.opacity, linewidth=0)
+    empty = np.argwhere(~told)
+    ax.plot(steps[empty[:, 1]], empty[:, 0], ".", color=MUTED, markersize=2.5)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_yticks(range(len(names)), names, color=INK, fontsize=9)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(False)
+    ax.spines["left"].set_visible(False)
+    keys = [Patch(facecolor=shade.colour, alpha=shade.opacity, label=shade.words) for shade in shades]
+    below = ax.transAxes + ScaledTranslation(0, -0.42, ax.figure.dpi_scale_trans)  # the words under the axis
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.4, 0), "bbox_transform": below}
+    ax.legend(handles=keys, ncols=columns, handlelength=0.9, **place)
+
+
+def along(ax: Axes, first: float, last: float) -> None:
+    """Make x an axis of steps, logarithmic where that leaves no empty half."""
+    from matplotlib.ticker import LogLocator
+
+    if last >= 8 * first or last == first:
+        log_steps(ax, [first, last])
+        if last < 200 * first:  # too few whole decades to read the scale from
+            ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=7))
+    else:
+        ax.set_xlim(first, last)
+        whole_steps(ax)
+
+
+def edges(steps: NDArray[np.int64]) -> Array:
+    """Return where the fields round `steps` begin and end on a logarithmic axis, `(n + 1,)`."""
+    s = np.log(np.maximum(steps.astype(np.float64), 1.0))
+    if len(s) == 1:
+        return np.asarray(np.exp(s[0] + np.array([-0.17, 0.17])))
+    middles = (s[1:] + s[:-1]) / 2
+    return np.asarray(np.exp(np.concatenate([[2 * s[0] - middles[0]], middles, [2 * s[-1] - middles[-1]]])))
+
+
+def spans(chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return the stretches of True as (first, one past the last)."""
+    turns = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(np.int8)))
+    return [(int(a), int(b)) for a, b in zip(turns[::2], turns[1::2], strict=True)]
+
+
+def ranges(values: Array, colour: str, most: int = 6) -> tuple[Shade, ...]:
+    """Return at most `most` shades of one colour that span the positive values, with round numbers between them."""
+    seen = values[np.isfinite(values) & (values > 0)]
+    if len(seen) == 0:
+        return ()
+    marks = _round_marks(float(seen.min()), float(seen.max()), most)
+    opacities = np.linspace(0.15, 1.0, len(marks) - 1) if len(marks) > 2 else [0.6]
+    pairs = zip(marks[:-1], marks[1:], opacities, strict=True)
+    return tuple(Shade(low, high, f"{tick(low)}–{tick(high)}", colour, float(o)) for low, high, o in pairs)
+
+
+def _round_marks(low: float, high: float, most: int) -> list[float]:
+    """Return 1, 2, 5 …, 1, 3 … or powers of ten, from at or below `low` to above `high`, with at most `most` gaps."""
+    first, last = math.floor(math.log10(low)) - 1, math.floor(math.log10(high)) + 2
+    fine = [[float(f"{d}e{power}") for power in range(first, last) for d in digits] for digits in ((1, 2, 5), (1, 3))]
+    coarse = [[float(f"1e{power}") for power in range(first, last + by, by)] for by in range(1, last - first)]
+    for marks in (*fine, *coarse):
+        begin = max(i for i, mark in enumerate(marks) if mark <= low)
+        end = min(i for i, mark in enumerate(marks) if mark > high)
+        if end - begin <= most:
+            break
+    return marks[begin : end + 1]
