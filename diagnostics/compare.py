@@ -68,11 +68,14 @@ class Comparison:
         """Return the comparison as plain text: verdicts, what differs, where they part."""
         return "\n".join([*self._verdicts(), "", *self._differences(), "", *self._partings()])
 
+    def _repr_html_(self) -> str:
+        from ..reports.notebook import of_comparison
+
+        return of_comparison(self).html()
+
     def _verdicts(self) -> Iterator[str]:
-        rows = [["", "verdict", "rho", "", "harm", "variance", "bias", "loss", "steps"]]
-        rows += [_row(run) for setting in self.settings for run in setting.runs]
         yield "Verdicts"
-        yield from _table(rows)
+        yield from _table(verdicts(self))
 
     def _differences(self) -> Iterator[str]:
         if not self.differences:
@@ -243,6 +246,12 @@ def told(partings: Sequence[Parting]) -> list[list[str]]:
             reasons.setdefault(parting.note, []).append(parting.quantity)
     rows = [[parting.quantity, *said(parting)] for parting in partings if parting.at is not None]
     return rows + [[", ".join(quantities), "not compared", why] for why, quantities in reasons.items()]
+
+
+def verdicts(found: Comparison) -> list[list[str]]:
+    """Return the verdicts as a table: its head, and a row per run."""
+    head = ["", "verdict", "rho", "", "harm", "variance", "bias", "loss", "steps"]
+    return [head, *(_row(run) for setting in found.settings for run in setting.runs)]
 
 
 def _row(run: Run) -> list[str]:

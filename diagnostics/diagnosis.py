@@ -89,6 +89,11 @@ class Diagnosis:
         """Return the report as plain text: the verdict, the checks one by one, the findings."""
         return "\n".join([*self._head(), *self._checks(), *self._limits(), *self._imagined(), *self._listed()])
 
+    def _repr_html_(self) -> str:
+        from ..reports.notebook import of_diagnosis
+
+        return of_diagnosis(self).html()
+
     def _head(self) -> list[str]:
         facts = (
             f"{self.steps} steps of {self.optimizer}, {self.tensors} tensor(s), {self.watched} of {self.coordinates} "

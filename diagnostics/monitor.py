@@ -257,6 +257,20 @@ class Monitor:
         own = self._recorder.trace(self._schedules())
         return own if not self._share.sharded else with_others(own, self.directory)
 
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "recording"
+        return f"<Monitor of {facts.class_name(self.optimizer)}: {self._recorder.step} steps, {state}>"
+
+    def _repr_html_(self) -> str | None:
+        """Return what there is so far for a notebook; None, for which it shows the line of text, if that fails."""
+        try:
+            from ..reports.notebook import of_monitor
+
+            return of_monitor(self).html()
+        except Exception as fault:  # looking on must not stop a training
+            logger.debug("no card of this monitor: %s: %s", type(fault).__name__, fault)
+            return None
+
     def diagnose(self) -> Diagnosis:
         """Judge the run as it stands; see `Trace.diagnose`."""
         return self.trace.diagnose()

@@ -206,6 +206,11 @@ class Trace:
             parts.append(f"path of shape {self.path.shape}")
         return f"<Trace: {'; '.join(parts)}>"
 
+    def _repr_html_(self) -> str:
+        from ..reports.notebook import of_trace
+
+        return of_trace(self).html()
+
     @property
     def logged(self) -> dict[str, Scalars]:
         """The scalars but those of the instruments."""

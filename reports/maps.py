@@ -99,19 +99,20 @@ def ranges(values: Array, colour: str, most: int = 6) -> tuple[Shade, ...]:
     seen = values[np.isfinite(values) & (values > 0)]
     if len(seen) == 0:
         return ()
-    marks = _round_marks(float(seen.min()), float(seen.max()), most)
+    marks = round_marks(float(seen.min()), float(seen.max()), most)
     opacities = np.linspace(0.15, 1.0, len(marks) - 1) if len(marks) > 2 else [0.6]
     pairs = zip(marks[:-1], marks[1:], opacities, strict=True)
     return tuple(Shade(low, high, f"{tick(low)}–{tick(high)}", colour, float(o)) for low, high, o in pairs)
 
 
-def _round_marks(low: float, high: float, most: int) -> list[float]:
+def round_marks(low: float, high: float, most: int) -> list[float]:
     """Return 1, 2, 5 …, 1, 3 … or powers of ten, from at or below `low` to above `high`, with at most `most` gaps."""
-    first, last = math.floor(math.log10(low)) - 1, math.floor(math.log10(high)) + 2
+    low, high = (min(max(end, 1e-200), 1e200) for end in (low, high))  # beyond them powers of ten run out
+    first, last = math.floor(math.log10(low)), math.floor(math.log10(high)) + 2
     fine = [[float(f"{d}e{power}") for power in range(first, last) for d in digits] for digits in ((1, 2, 5), (1, 3))]
-    coarse = [[float(f"1e{power}") for power in range(first, last + by, by)] for by in range(1, last - first)]
+    coarse = [[float(f"1e{power}") for power in range(first, last + by, by)] for by in range(1, last - first + 1)]
     for marks in (*fine, *coarse):
-        begin = max(i for i, mark in enumerate(marks) if mark <= low)
+        begin = max((i for i, mark in enumerate(marks) if mark <= low), default=0)
         end = min(i for i, mark in enumerate(marks) if mark > high)
         if end - begin <= most:
             break

@@ -6,6 +6,10 @@ import math
 import re
 from collections.abc import Sequence
 from itertools import takewhile
+from unicodedata import category
+
+UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Controls, marks of direction, what is no character, breaks of lines."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -65,7 +69,8 @@ def shorten(name: str, length: int = 26) -> str:
 
     A dot stands for what cannot be printed, as control characters and marks that turn the direction of writing.
     """
-    name = name if name.isprintable() else "".join(c if c.isprintable() else "·" for c in name)
+    if not name.isprintable():
+        name = "".join("·" if category(c) in UNPRINTABLE else c for c in name)
     return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-(length // 2) :]}"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,8 +16,9 @@ import numpy as np
 from ..diagnostics.conditions import Condition, Decision
 from ..diagnostics.what_if import Alternative
 from .evidence import Forest, draw_forest, forest
-from .numerals import shorten, typeset
-from .theme import GREEN, INK, MUTED, VERMILLION, WIDE, log_steps, log_values, say
+from .maps import Array, round_marks
+from .numerals import count, shorten, typeset
+from .theme import GREEN, GRID, INK, MUTED, VERMILLION, WIDE, say, tick
 from .words import MARKS
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 Side = Literal["variance", "bias"]
 RATIOS: dict[Side, str] = {"variance": "b/a", "bias": "c⁺/a"}
 COLUMNS = 3
+WIDTH, HEIGHT = 0.88, 0.66  # of a chart in its square
 TONES = {Decision.HOLDS: GREEN, Decision.VIOLATED: VERMILLION, Decision.INCONCLUSIVE: MUTED}
 NOTHING = "No other rule was imagined on these gradients."
 
@@ -41,69 +44,88 @@ def harms(found: Sequence[Alternative]) -> Forest:
     return forest([(other.rule, other.harm) for other in found])
 
 
+@dataclass(frozen=True)
+class Cells:
+    """Where things lie in a grid of small charts, each 1 by 1, that share logarithmic scales."""
+
+    first: float
+    last: float
+    low: float
+    high: float
+
+    def x(self, place: int, t: Array) -> Array:
+        """Return where steps lie in the chart at a place, which fills its square but for a gap at the right."""
+        along = np.log(t / self.first) / np.log(self.last / self.first)
+        return np.asarray(place % COLUMNS + WIDTH * along)
+
+    def y(self, place: int, values: Array) -> Array:
+        """Return where values lie, those below the scale on its floor; the head stands above."""
+        up = np.log(np.maximum(values, self.low) / self.low) / np.log(self.high / self.low)
+        return np.asarray(place // COLUMNS + 1 - HEIGHT * up)
+
+
 def draw_multiples(found: Sequence[Alternative], side: Side, ax: Axes) -> None:
     """Draw a small chart per rule, all on the same scales, with the run's own ratio in grey behind."""
     conditions: list[Condition] = [getattr(other, side) for other in found]
-    drawn = [c for c in conditions if len(c.ratios)]
+    values = np.concatenate([np.empty(0), *(c.ratios for c in conditions)])
+    steps = np.concatenate([np.empty(0), *(c.t for c in conditions)])
+    usable = values[np.isfinite(values) & (values > 0)]
     if len(found) < 2:
         return say(ax, NOTHING)
-    if not drawn:
-        return say(ax, "The run is too short for a block of any rule.")
-    _frame(ax, f"{RATIOS[side]} per block, under each rule")
-    rows = math.ceil(len(found) / COLUMNS)
-    everything = np.concatenate([c.ratios for c in drawn])
-    steps = np.concatenate([c.t for c in drawn])
+    if len(np.unique(steps)) < 2:
+        return say(ax, "The run is too short for blocks of any rule.")
+    if len(usable) == 0:
+        return say(ax, f"{RATIOS[side]} is 0 under every rule.")
+    heights = round_marks(float(usable.min()), float(usable.max()), 4)
+    cells = Cells(float(steps.min()), float(steps.max()), heights[0], heights[-1])
     for place, (other, condition) in enumerate(zip(found, conditions, strict=True)):
-        row, column = divmod(place, COLUMNS)
-        cell = ax.inset_axes(_box(row, column, rows))
-        lowest = place + COLUMNS >= len(found)
-        _scales(cell, steps, everything, bottom=lowest, left=column == 0)
-        _curve(cell, conditions[0], MUTED, 0.8)
-        _curve(cell, condition, TONES[condition.decision], 1.6)
-        _head(cell, other.rule, condition, own=place == 0)
+        _axes(ax, cells, place, heights, lowest=place + COLUMNS >= len(found))
+        _curve(ax, cells, place, conditions[0], MUTED, 0.8)
+        _curve(ax, cells, place, condition, TONES[condition.decision], 1.8)
+        _head(ax, place, other.rule, condition.decision)
+    _bare(ax, f"{RATIOS[side]} per block, under each rule", math.ceil(len(found) / COLUMNS))
     return None
 
 
-def _frame(ax: Axes, title: str) -> None:
-    """Leave nothing of the axes but their title, and room for small ones."""
-    ax.set(xticks=[], yticks=[], title=title)
+def _bare(ax: Axes, title: str, rows: int) -> None:
+    """Leave the charts without a scale round them."""
+    ax.set(xticks=[], yticks=[], xlim=(0, COLUMNS - 1 + WIDTH + 0.03), ylim=(rows + 0.02, 0), title=title)
     ax.spines[:].set_visible(False)
     ax.grid(False)
 
 
-def _box(row: int, column: int, rows: int) -> tuple[float, float, float, float]:
-    """Return where a small chart lies, as shares of the axes."""
-    wide, high = 1 / COLUMNS, 1 / rows
-    return column * wide, 1 - (row + 1) * high, 0.88 * wide, 0.68 * high
+def _axes(ax: Axes, cells: Cells, place: int, heights: Sequence[float], *, lowest: bool) -> None:
+    """Draw the scales of a chart, with numbers at the outer ones alone."""
+    words: dict[str, Any] = {"color": MUTED, "fontsize": 8}
+    left, right = cells.x(place, np.array([cells.first, cells.last]))
+    for height, y in zip(heights, cells.y(place, np.array(heights)), strict=True):
+        ax.plot([left, right], [y, y], color=MUTED if height == cells.low else GRID, linewidth=0.6)
+        if place % COLUMNS == 0:
+            ax.text(left - 0.03, y, tick(height), ha="right", va="center", **words)
+    steps = [step for step in round_marks(cells.first, cells.last, 3) if cells.first <= step <= cells.last]
+    foot = float(place // COLUMNS + 1)
+    for step, x in zip(steps, cells.x(place, np.array(steps)), strict=True):
+        ax.plot([x, x], [foot, foot - HEIGHT], color=GRID, linewidth=0.6)
+        if lowest:
+            ax.text(x, foot + 0.06, count(step), ha="center", va="top", **words)
+    if lowest:
+        ax.text((left + right) / 2, foot + 0.26, "step", ha="center", va="top", **words)
 
 
-def _scales(cell: Axes, steps: np.ndarray, values: np.ndarray, *, bottom: bool, left: bool) -> None:
-    """Give a small chart the scales of all, with numbers at the outer ones alone."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    log_steps(cell, steps)
-    if log_values(cell, values, margin=1.6):
-        cell.yaxis.set_major_locator(LogLocator(numticks=4))
-    else:  # all are 0
-        cell.set(ylim=(0, 1), yticks=[])
-    narrow = steps.max() < 100 * steps.min()  # too few whole decades to read the scale from
-    cell.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if narrow else (1.0,), numticks=5))
-    cell.xaxis.set_minor_locator(NullLocator())
-    cell.tick_params(labelsize=8, length=2, labelbottom=bottom, labelleft=left)
-    cell.set_xlabel("step" if bottom else "", fontsize=8)
-
-
-def _curve(cell: Axes, condition: Condition, colour: str, width: float) -> None:
+def _curve(ax: Axes, cells: Cells, place: int, condition: Condition, colour: str, width: float) -> None:
     """Draw the judged blocks; those at 0 lie on the floor."""
-    heights = np.maximum(condition.ratios, cell.get_ylim()[0])
-    cell.plot(condition.t, heights, color=colour, linewidth=width, clip_on=len(heights) == 0)
+    known = np.isfinite(condition.ratios)
+    x, y = cells.x(place, condition.t[known]), cells.y(place, condition.ratios[known])
+    ax.plot(x, y, color=colour, linewidth=width, zorder=3)
 
 
-def _head(cell: Axes, rule: str, condition: Condition, *, own: bool) -> None:
+def _head(ax: Axes, place: int, rule: str, decision: Decision) -> None:
     """Write the rule above its chart, with the sign of what is decided of it."""
-    place: dict[str, Any] = {"transform": cell.transAxes, "fontsize": 8, "va": "bottom", "in_layout": False}
-    cell.text(0, 1.03, shorten(typeset(rule), 18), color=INK, fontweight="bold" if own else "normal", **place)
-    cell.text(1, 1.03, MARKS[condition.decision], color=TONES[condition.decision], ha="right", **place)
+    row, column = divmod(place, COLUMNS)
+    words: dict[str, Any] = {"fontsize": 8.5, "va": "bottom", "in_layout": False}
+    weight = "bold" if place == 0 else "normal"
+    ax.text(column, row + 1 - HEIGHT - 0.03, shorten(typeset(rule), 18), color=INK, fontweight=weight, **words)
+    ax.text(column + WIDTH, row + 1 - HEIGHT - 0.03, MARKS[decision], color=TONES[decision], ha="right", **words)
 
 
 def plate(found: Sequence[Alternative]) -> Plate:
@@ -119,7 +141,7 @@ def plate(found: Sequence[Alternative]) -> Plate:
         "what-if",
         "Would another rule have stood better on the same gradients?",
         "A small chart per rule, all on the same scales: its ratio over the judged blocks, green where it tends to 0 "
-        "(✓), orange where it does not (✕), grey where that is open (?). The thin grey curve is the run as it was. Last, "
-        "ρ of each with its 95 % interval. Another rule would have gone elsewhere and met other gradients.",
+        "(✓), orange where it does not (✕), grey where that is open (?). The thin grey curve is the run as it was. "
+        "Last, ρ of each with its 95 % interval. Another rule would have gone elsewhere and met other gradients.",
         panels if len(found) > 1 else (),
     )

@@ -156,13 +156,15 @@ def final(trace: Trace) -> str:
 
 def meaning(diagnosis: Diagnosis) -> str:
     """Return what the verdict means and what to do, in two sentences."""
-    verdict = diagnosis.verdict
+    return f"{sentence(MEANING[diagnosis.verdict])} {advice(diagnosis)}"
+
+
+def advice(diagnosis: Diagnosis) -> str:
+    """Return what to do, in a sentence."""
     waits = [c.steps_needed for c in (diagnosis.variance, diagnosis.bias, diagnosis.growth) if c.steps_needed]
-    if verdict is Verdict.INCONCLUSIVE and waits:
-        advice = f"Judging it takes about {whole(_rounded_up(max(waits)))} more steps."
-    else:
-        advice = ADVICE[verdict]
-    return f"{sentence(MEANING[verdict])} {advice}"
+    if diagnosis.verdict is Verdict.INCONCLUSIVE and waits:
+        return f"Judging it takes about {whole(_rounded_up(max(waits)))} more steps."
+    return ADVICE[diagnosis.verdict]
 
 
 def _rounded_up(steps: int) -> int:

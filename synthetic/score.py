@@ -102,6 +102,11 @@ class SuiteResult:
             console.print(self)
         return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
+    def _repr_html_(self) -> str:
+        from ..reports.notebook import of_suite
+
+        return of_suite(self).html()
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text | Table]:
         """Give a terminal the headline, the table, and what it means; columns that do not fit are left out."""
         yield Text(self.headline, style="bold")
@@ -114,15 +119,17 @@ class SuiteResult:
 
     def table(self, left_out: Sequence[str] = ()) -> Table:
         """Return the rows as a table without the columns `left_out`."""
-        columns = {name: column for name, column in COLUMNS.items() if name not in left_out}
-        if self.steps is not None:
-            del columns["steps"]
+        columns = {name: column for name, column in self.columns().items() if name not in left_out}
         table = Table(box=SIMPLE, pad_edge=False)
         for name, (justify, _) in columns.items():
             table.add_column(name, justify="right" if justify == ">" else "left", no_wrap=True)
         for row in self.rows:
             table.add_row(*(cell(row) for _, cell in columns.values()), style=STYLES.get(row.outcome))
         return table
+
+    def columns(self) -> dict[str, tuple[str, Callable[[SuiteRow], str]]]:
+        """Return heading, side and text of each column; the steps stand in the headline where they are all the same."""
+        return {name: column for name, column in COLUMNS.items() if name != "steps" or self.steps is None}
 
     @property
     def steps(self) -> int | None:
