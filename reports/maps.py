@@ -109,6 +109,7 @@ def round_marks(low: float, high: float, most: int) -> list[float]:
     """Return 1, 2, 5 …, 1, 3 … or powers of ten, from at or below `low` to above `high`, with at most `most` gaps."""
     low, high = (min(max(end, 1e-200), 1e200) for end in (low, high))  # beyond them powers of ten run out
     first, last = math.floor(math.log10(low)), math.floor(math.log10(high)) + 2
+    first -= float(f"1e{first}") > low  # the logarithm was rounded up
     fine = [[float(f"{d}e{power}") for power in range(first, last) for d in digits] for digits in ((1, 2, 5), (1, 3))]
     coarse = [[float(f"1e{power}") for power in range(first, last + by, by)] for by in range(1, last - first + 1)]
     for marks in (*fine, *coarse):
