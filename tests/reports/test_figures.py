@@ -19,7 +19,17 @@ from stepscope.diagnostics.trace import COLUMNS, Scalars
 from stepscope.reports import theme
 from stepscope.reports.axes import draw_apart
 from stepscope.reports.evidence import draw_forest, draw_overlay, forest, harms, judged, overlay, ratio
-from stepscope.reports.figures import curves, draw_curve, draw_stepsizes, lengths, rises, stepsizes, sums, thin
+from stepscope.reports.figures import (
+    curves,
+    draw_curve,
+    draw_lengths,
+    draw_stepsizes,
+    lengths,
+    rises,
+    stepsizes,
+    sums,
+    thin,
+)
 from stepscope.reports.numerals import fixed, interval, number, sentence, tell_apart, typeset, whole
 from stepscope.reports.plates import comparison, plates
 from stepscope.reports.svg import to_svg
@@ -251,6 +261,11 @@ def test_a_run_without_stepsizes_still_shows_how_far_it_steps(make):
 
 
 # How an SVG sits in a page
+
+
+def test_names_in_any_script_stay_text(make):
+    svg = to_svg(partial(draw_lengths, lengths(make(names=("权重", "وزن", "重み")))), "k", "lengths")
+    assert "权重</text>" in svg
 
 
 @pytest.fixture
