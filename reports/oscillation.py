@@ -34,9 +34,10 @@ class Oscillation:
 
     @property
     def rising(self) -> float:
-        """The share of the rises in all change; NaN where nothing changed."""
-        rises, falls = np.nansum(self.rises), np.nansum(self.falls)
-        return float(rises / (rises + falls)) if rises + falls > 0 else float("nan")
+        """The share of the rises in the change of the last block that has any; NaN where none has."""
+        changed = self.rises + self.falls
+        at = np.flatnonzero(changed > 0)[-1:]
+        return float((self.rises[at] / changed[at]).sum()) if len(at) else float("nan")
 
 
 def oscillation(trace: Trace) -> Oscillation:
@@ -63,7 +64,8 @@ def draw_oscillation(data: Oscillation, ax: Axes) -> None:
         ax.bar(left, np.nan_to_num(heights), width, align="edge", color=colour, alpha=0.75, linewidth=0)
     ax.axhline(0, color=MUTED, linewidth=1.4, zorder=3)
     ax.set_title("change of the stepsizes per block, over a")
-    share = f"{100 * data.rising:.0f} % of all change" if data.rising else "never"
+    ever = bool((data.rises > 0).any())
+    share = f"in the end {100 * data.rising:.0f} %\nof all change" if ever else "never"
     for height, text, colour in ((0.85, "Γ > 0: e falls", BLUE), (0.15, f"Γ < 0: e rises\n{share}", VERMILLION)):
         ax.text(1.015, height, text, transform=ax.transAxes, color=colour, va="center", ha="left", fontsize=9.5)
     return None

@@ -98,17 +98,17 @@ def _axes(ax: Axes, cells: Cells, place: int, heights: Sequence[float], *, lowes
     """Draw the scales of a chart, with numbers at the outer ones alone."""
     words: dict[str, Any] = {"color": MUTED, "fontsize": 8}
     left, right = cells.x(place, np.array([cells.first, cells.last]))
-    for height, y in zip(heights, cells.y(place, np.array(heights)), strict=True):
-        ax.plot([left, right], [y, y], color=MUTED if height == cells.low else GRID, linewidth=0.6)
-        if place % COLUMNS == 0:
-            ax.text(left - 0.03, y, tick(height), ha="right", va="center", **words)
+    foot, rows = float(place // COLUMNS + 1), cells.y(place, np.array(heights))
     steps = [step for step in round_marks(cells.first, cells.last, 3) if cells.first <= step <= cells.last]
-    foot = float(place // COLUMNS + 1)
-    for step, x in zip(steps, cells.x(place, np.array(steps)), strict=True):
-        ax.plot([x, x], [foot, foot - HEIGHT], color=GRID, linewidth=0.6)
-        if lowest:
-            ax.text(x, foot + 0.06, count(step), ha="center", va="top", **words)
+    columns = cells.x(place, np.array(steps))
+    ax.vlines(columns, foot - HEIGHT, foot, color=GRID, linewidth=0.6)
+    ax.hlines(rows, left, right, color=[MUTED, *[GRID] * (len(rows) - 1)], linewidth=0.6)
+    if place % COLUMNS == 0:
+        for height, y in zip(heights, rows, strict=True):
+            ax.text(left - 0.03, y, tick(height), ha="right", va="center", **words)
     if lowest:
+        for step, x in zip(steps, columns, strict=True):
+            ax.text(x, foot + 0.06, count(step), ha="center", va="top", **words)
         ax.text((left + right) / 2, foot + 0.26, "step", ha="center", va="top", **words)
 
 

@@ -84,8 +84,9 @@ def test_axes_that_are_given_come_back_drawn_upon(told, name):
 
 
 def test_every_record_draws_or_says_why_not(odd_trace):
+    plot = odd_trace.plot
     for name in FIGURES:
-        ax = getattr(odd_trace.plot, name)(Figure().subplots())
+        ax = getattr(plot, name)(Figure().subplots())
         assert shown(ax), name
 
 
@@ -204,6 +205,7 @@ def test_oscillation_is_the_change_per_block(make):
     draw_oscillation(data, ax)
     heights = [bar.get_height() for bar in ax.patches if bar.get_height() < 0]
     assert heights == pytest.approx(-data.rises)
+    assert data.rising == pytest.approx(c_plus[-1] / max(c[-1], c_plus[-1]))
 
 
 def test_where_nothing_rises_it_is_said(make):
