@@ -24,7 +24,7 @@ def pages() -> dict[str, str]:
     worlds = [f"stepscope.synthetic.{name}" for name in stepscope.synthetic.__all__ if name not in stepscope._HOME]
     remedies = [f"stepscope.remedies.{name}" for name in stepscope.remedies.__all__]
     used = {name for document in documents() for name in imported(document.read_text())}
-    further = sorted(used - {*public, *worlds, *remedies})
+    further = sorted(name for name in used - {*public, *worlds, *remedies} if not found(name).is_module)
     return {
         "reference/stepscope.md": names_page("stepscope", "The public names, kept stable.", public),
         "reference/synthetic.md": names_page("stepscope.synthetic", "What a `Problem` is made of.", worlds),
@@ -58,6 +58,12 @@ def package() -> griffe.Object:
     return loaded
 
 
+def found(name: str) -> griffe.Object:
+    """Return what a dotted name stands for, where it is defined."""
+    there = package()[name.removeprefix("stepscope.")]
+    return there.final_target if isinstance(there, griffe.Alias) else there
+
+
 # --- a name --------------------------------------------------------------------------------------------------
 
 
@@ -65,26 +71,23 @@ def names_page(title: str, about: str, names: Iterable[str], *, whole: bool = Fa
     """Return a page of names, each under its own or its `whole` dotted one."""
     parts = []
     for name in names:
-        found = package()[name.removeprefix("stepscope.")]
-        while isinstance(found, griffe.Alias):
-            found = found.final_target
-        parts += [f"## {name if whole else name.rpartition('.')[2]}\n", *described(found)]
+        parts += [f"## {name if whole else name.rpartition('.')[2]}\n", *described(found(name))]
     return page(title, about, *parts)
 
 
-def described(found: griffe.Object) -> Iterator[str]:
+def described(of: griffe.Object) -> Iterator[str]:
     """Yield the signature and the docstring of a name, and of a class what it has."""
-    yield f"```python\n{signature(found)}\n```\n"
-    yield from docstring(found)
-    if isinstance(found, griffe.Class):
-        members = {**found.inherited_members, **found.members}
+    yield f"```python\n{signature(of)}\n```\n"
+    yield from docstring(of)
+    if isinstance(of, griffe.Class):
+        members = {**of.inherited_members, **of.members}
         shown = [member for name, member in members.items() if not name.startswith("_") and member.has_docstring]
         attributes = [member for member in shown if not member.is_function]
         if attributes:
             yield listed("Attributes", ((code(signature(each)), each.docstring.value) for each in attributes))
         for method in shown:
             if method.is_function:
-                yield f"### {found.name}.{method.name}\n"
+                yield f"### {of.name}.{method.name}\n"
                 yield f"```python\n{signature(method)}\n```\n"
                 yield from docstring(method)
 

@@ -68,8 +68,8 @@ def findings_page() -> str:
         ((f"[{code(verdict)}](../verdicts.md#{verdict})", words) for verdict, words in MEANING.items()),
     )
     about = (
-        "A diagnosis is one verdict and the findings behind it, the most serious first. [Verdicts](../verdicts.md) says "
-        "how the verdict is decided and what follows from it. Words in brackets are filled in from the run."
+        "A diagnosis is one verdict and the findings behind it, the most serious first. [Verdicts](../verdicts.md) "
+        "says how the verdict is decided and what follows from it. Words in brackets are filled in from the run."
     )
     return page(
         "Verdicts and findings",
