@@ -6,6 +6,8 @@ The documents stay as GitHub shows them. What becomes the site is gathered in a 
 that lead out of docs/ are turned, and what docstrings and findings cite as "docs/theory.md 4.4" becomes a link.
 """
 
+import contextlib
+import io
 import re
 import shutil
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import names
 import tables
+from check import faults
 from sphinx.cmd.build import main as sphinx
 
 HERE = Path(__file__).parent
@@ -25,17 +28,23 @@ TURNED = {
     "benchmarks/README.md": "benchmarks.md",
 }
 """What stands outside docs/, and where the site has it."""
+EXAMPLE = '<a href="example-report.html">The report of this very run</a>, made as this site was built.'
 PLACE = re.compile(r"\d\.\d+|[PR]\d+|\d")
 CITED = re.compile(rf"docs/(\w+)\.md((?:(?:,| and|-|–)* ?(?:{PLACE.pattern})\b)*)")
+ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 NO_PROSE = re.compile(r"(^```.*?^```$|`[^`\n]*`|^    .*$)", re.MULTILINE | re.DOTALL)
 
 
 def build(target: Path) -> int:
-    """Build the site into a folder and return Sphinx's exit code."""
+    """Build the site into a folder and return the exit code: 0, if nothing at all is wrong."""
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch, "source")
         gather(source)
-        return sphinx(["-W", "--keep-going", "-q", "-b", "html", "-d", f"{scratch}/trees", str(source), str(target)])
+        failed = sphinx(["-W", "--keep-going", "-q", "-b", "html", "-d", f"{scratch}/trees", str(source), str(target)])
+    found = list(faults(target))
+    for fault in found:
+        print(f"WARNING: {fault}", file=sys.stderr)
+    return failed or bool(found)
 
 
 def gather(source: Path) -> None:
@@ -47,11 +56,23 @@ def gather(source: Path) -> None:
         document.write_text(turned(document.read_text(), "../", ""))
     for name, address in TURNED.items():
         (source / address).write_text(from_outside(name))
+    example(source / "extra")
+    report = source / "report.md"
+    report.write_text(report.read_text().replace("\n## ", f"\n{EXAMPLE}\n\n## ", 1))
     with (source / "index.md").open("a") as index:
         index.write((HERE / "contents.md").read_text())
     for address, page in (tables.pages() | names.pages()).items():
         (source / address).parent.mkdir(exist_ok=True)
         (source / address).write_text(with_citations(page))
+
+
+def example(folder: Path) -> None:
+    """Write the report of the run that docs/report.md trains, by the code that stands there."""
+    folder.mkdir()
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/report.md").read_text(), re.DOTALL)[1]
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch), contextlib.redirect_stdout(io.StringIO()):
+        exec(code, {"__name__": "example"})
+        shutil.copy("report.html", folder / "example-report.html")
 
 
 def from_outside(name: str) -> str:
@@ -74,9 +95,9 @@ def turned(markdown: str, up: str, docs: str) -> str:
 
 
 def with_citations(markdown: str) -> str:
-    """Return a page below reference/ whose citations of the documents are links."""
+    """Return a page below reference/ whose citations of documents and papers are links."""
     parts = NO_PROSE.split(markdown)
-    parts[::2] = [CITED.sub(linked, part) for part in parts[::2]]
+    parts[::2] = [ARXIV.sub(r"[\g<0>](https://arxiv.org/abs/\1)", CITED.sub(linked, part)) for part in parts[::2]]
     return "".join(parts)
 
 

@@ -7,6 +7,7 @@ highlight_language = "none"  # indented formulas are no code
 
 html_theme = "furo"
 html_static_path = ["style.css"]
+html_extra_path = ["extra"]  # the report that docs/report.md is about
 html_css_files = ["style.css"]
 html_copy_source = html_show_sourcelink = html_show_copyright = False
 pygments_style, pygments_dark_style = "a11y-high-contrast-light", "a11y-high-contrast-dark"

@@ -1,6 +1,7 @@
 """Pages of names, from signatures and docstrings: the public ones, those that documents import, and every module."""
 
 import functools
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ def pages() -> dict[str, str]:
     public = sorted(f"stepscope.{name}" for name in stepscope._HOME)
     worlds = [f"stepscope.synthetic.{name}" for name in stepscope.synthetic.__all__ if name not in stepscope._HOME]
     remedies = [f"stepscope.remedies.{name}" for name in stepscope.remedies.__all__]
+    remedies += [f"stepscope.remedies.{name}" for name in ("elementwise.Elementwise", "wrapper.Wrapper")]
     used = {name for document in documents() for name in imported(document.read_text())}
     further = sorted(name for name in used - {*public, *worlds, *remedies} if not found(name).is_module)
     return {
@@ -50,9 +52,18 @@ def imported(markdown: str) -> Iterator[str]:
         yield from (f"{module}.{name.strip()}" for name in names.split(","))
 
 
+class Refusal(logging.Handler):
+    """Makes an error of what griffe warns of, such as an argument that there is not."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Raise what was warned of."""
+        raise ValueError(record.getMessage())
+
+
 @functools.cache
 def package() -> griffe.Object:
     """Return what the sources say, without importing them."""
+    logging.getLogger("griffe").addHandler(Refusal(logging.WARNING))
     loaded = griffe.load("stepscope", search_paths=[ROOT], resolve_aliases=True)
     assert isinstance(loaded, griffe.Object)
     return loaded
@@ -80,7 +91,7 @@ def described(of: griffe.Object) -> Iterator[str]:
     yield f"```python\n{signature(of)}\n```\n"
     yield from docstring(of)
     if isinstance(of, griffe.Class):
-        members = {**of.inherited_members, **of.members}
+        members = {**of.members, **of.inherited_members}
         shown = [member for name, member in members.items() if not name.startswith("_") and member.has_docstring]
         attributes = [member for member in shown if not member.is_function]
         if attributes:
@@ -129,7 +140,8 @@ def docstring(of: griffe.Object | griffe.Alias) -> Iterator[str]:
     """Yield the sections of a docstring; its own words are Markdown already."""
     if of.docstring is None:
         return
-    for section in of.docstring.parse("google", warnings=True):
+    closed = "**" not in signature(of)  # else what is passed on may be described as well
+    for section in of.docstring.parse("google", warn_unknown_params=closed, warn_missing_types=closed):
         match section.kind.value:
             case "text":
                 yield f"{section.value}\n"

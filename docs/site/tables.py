@@ -247,8 +247,8 @@ def number(value: object) -> str:
     """Return a number or a point in few characters; a dash for what does not exist."""
     if value is None:
         return "–"
-    numbers = [f"{each + 0.0:.4g}" for each in (value if hasattr(value, "__len__") else [value])]  # + 0.0: no "-0"
-    return ", ".join(numbers)
+    numbers = value if hasattr(value, "__len__") else [value]
+    return ", ".join(f"{round(float(each), 9) + 0.0:.4g}".replace("-", "−") for each in numbers)  # + 0.0: no "-0"
 
 
 def settings(defaults: Mapping[str, float]) -> str:
