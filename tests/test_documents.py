@@ -46,8 +46,8 @@ def first_cells(markdown):
 
 
 def a_case(document):
-    """The examples of the README take longest: they train, judge and play whole suites."""
-    return pytest.param(document, marks=pytest.mark.slow) if document.name == "README.md" else document
+    """The examples of the README and of the first five minutes take longest: they train, judge and play suites."""
+    return pytest.param(document, marks=pytest.mark.slow) if document.name in ("README.md", "start.md") else document
 
 
 # What the packages in docs/logging.md do themselves: Lightning 2.6 asks torch for the leaves of a tree, and MLflow asks

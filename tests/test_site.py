@@ -74,7 +74,5 @@ def test_the_page_of_findings_has_all_of_them_with_their_titles():
 
 def test_a_sentence_that_a_run_fills_in_shows_what_goes_where():
     tables = part("tables")
-    node = ast.parse(
-        "f'Raise beta2 above {high:.3g}, {e.harm.steps_needed} steps' if sure else 'Nothing.'", mode="eval"
-    )
+    node = ast.parse("f'Raise beta2 above {high}, {e.harm.steps_needed} steps' if sure else 'Nothing.'", mode="eval")
     assert list(tables.words(node.body)) == ["Raise beta2 above [high], [steps needed] steps", "Nothing."]

@@ -304,7 +304,7 @@ def commands_page() -> str:
     abouts = {choice.dest: choice.help for choice in actions[0]._choices_actions}
     parts = []
     for name, command in actions[0].choices.items():
-        rows = [(code(invocation(action)), action.help or "") for action in command._actions]
+        rows = [(code(invocation(action)), action.help or "") for action in command._actions if action.dest != "help"]
         about = abouts[name] or ""
         parts += [f"## stepscope {name}\n\n{about[:1].upper()}{about[1:]}.\n", table(["argument", "what it is"], rows)]
     return page("Command line", f"{parser.description}\n\n{parser.epilog}", *parts)
