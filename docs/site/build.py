@@ -32,7 +32,7 @@ EXAMPLE = '<a href="example-report.html">The report of this very run</a>, made a
 PLACE = re.compile(r"\d\.\d+|[PR]\d+|\d")
 CITED = re.compile(rf"docs/(\w+)\.md((?:(?:,| and|-|–)* ?(?:{PLACE.pattern})\b)*)")
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
-NO_PROSE = re.compile(r"(^```.*?^```$|`[^`\n]*`|^    .*$)", re.MULTILINE | re.DOTALL)
+NO_PROSE = re.compile(r"(^```.*?^```$|`[^`\n]*`|^    [^\n]*$)", re.MULTILINE | re.DOTALL)
 
 
 def build(target: Path) -> int:
