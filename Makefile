@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+DOCS_READY := .venv/docs-ready
 
 .PHONY: help demo test fast slow check docs format bench build clean
 
@@ -10,7 +11,7 @@ help:
 	@echo "make test    all tests: the fast suite, then the longer proofs"
 	@echo "make fast    the fast suite alone"
 	@echo "make check   ruff, format, mypy"
-	@echo "make docs    run every example, link and citation of the documents"
+	@echo "make docs    the site into site/, then every example, link and citation of the documents"
 	@echo "make bench   what monitoring costs, measured on this machine"
 	@echo "make build   wheel and sdist into dist/"
 
@@ -36,7 +37,12 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(READY)
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $(DOCS_READY)
+
+docs: $(DOCS_READY)
+	$(BIN)/python docs/site/build.py site
 	$(BIN)/python -m pytest -m "slow or not slow" tests/test_documents.py
 
 format: $(READY)
@@ -51,4 +57,4 @@ build: $(READY)
 	$(BIN)/python -m build --outdir dist .
 
 clean:
-	rm -rf .venv build dist demo *.egg-info
+	rm -rf .venv build dist demo site *.egg-info

@@ -39,9 +39,9 @@ SUMS = (
     "c_lr",  # the part of c that the learning rate makes
     "c_bias",  # the part of c that the bias correction makes
     "c_v",  # the part of c that the second moment makes
-    "rise_lr",  # the same three parts of c_plus
-    "rise_bias",
-    "rise_v",
+    "rise_lr",  # the part of c_plus that the learning rate makes
+    "rise_bias",  # the part of c_plus that the bias correction makes
+    "rise_v",  # the part of c_plus that the second moment makes
     "steps",  # number of steps that the tensor took
 )
 """Cumulative columns. Sums over coordinates are scaled up from the watched ones to the whole tensor."""
@@ -50,11 +50,11 @@ ERRORS = ("a_se", "b_se", "c_se", "c_plus_se")
 """Standard errors of a, b, c, c_plus that come from watching a sample; zero when every coordinate is watched."""
 
 INSTANTS = (
-    "e_min",
-    "e_p1",
-    "e_p50",
-    "e_p99",
-    "e_max",  # quantiles of the stepsize over the watched coordinates, at the record
+    "e_min",  # the smallest stepsize over the watched coordinates, at the record
+    "e_p1",  # the quantile below which 1 % of these stepsizes lie
+    "e_p50",  # their median
+    "e_p99",  # the quantile below which 99 % lie
+    "e_max",  # the largest
     "rms_max",  # the largest RMS_t so far
     "weight_rms",  # root mean square of the parameter, at the record
     "update_rms",  # root mean square of the step Δθ, at the record

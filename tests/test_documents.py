@@ -4,6 +4,7 @@ import ast
 import math
 import re
 import shlex
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,9 @@ def first_cells(markdown):
 
 
 def a_case(document):
-    """The examples of the README take longest: they train, judge and play whole suites."""
-    return pytest.param(document, marks=pytest.mark.slow) if document.name == "README.md" else document
+    """The examples of these take longest: they train, judge, report and play suites."""
+    slow = document.name in ("README.md", "start.md", "report.md", "faq.md", "figures.md")
+    return pytest.param(document, marks=pytest.mark.slow) if slow else document
 
 
 # What the packages in docs/logging.md do themselves: Lightning 2.6 asks torch for the leaves of a tree, and MLflow asks
@@ -130,6 +132,22 @@ def test_every_citation_of_the_theory_resolves():
     cited = set(citations())
     assert len(cited) > 15
     assert {(source, place) for source, place in cited if place not in known} == set()
+
+
+def test_every_paper_that_is_cited_stands_in_the_bibliography():
+    """By its arXiv number, wherever it is named; a paper's own module, such as toint2023.py, by author and year."""
+    rooms = ("docs", "diagnostics", "synthetic", "remedies", "reports", "examples", "benchmarks", "tests")
+    files = [ROOT / "README.md", *(path for room in rooms for path in (ROOT / room).rglob("*") if path.is_file())]
+    number = re.compile(r"(?:arxiv\.org/abs/|arXiv:? ?)(\d{4}\.\d{4,5})")
+    listed = text("docs/bibliography.md")
+    sources = [path for path in files if path.suffix in (".py", ".md", ".html") and path.name != "bibliography.md"]
+    cited = {found for path in sources for found in number.findall(path.read_text())}
+    assert len(cited) > 40
+    assert cited - set(number.findall(listed)) == set()
+    assert set(number.findall(listed)) - cited == set(), "listed, but cited nowhere"
+    authors = unicodedata.normalize("NFKD", listed).encode("ascii", "ignore").decode().lower()
+    for module in sorted((ROOT / "synthetic").glob("*[12][0-9][0-9][0-9].py")):
+        assert re.search(rf"^- {module.stem[:-4]}\b", authors, re.MULTILINE), module.name
 
 
 def test_every_finding_cites_the_theory():

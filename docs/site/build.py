@@ -1,0 +1,121 @@
+"""Build the site: the documents as they are, README and changelog, and pages made from the code; a warning is an error.
+
+    python docs/site/build.py [folder]
+
+The documents stay as GitHub shows them. What becomes the site is gathered in a folder of its own, where the few links
+that lead out of docs/ are turned, and what docstrings and findings cite as "docs/theory.md 4.4" becomes a link.
+"""
+
+import contextlib
+import io
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import names
+import tables
+from check import faults
+from sphinx.cmd.build import main as sphinx
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+TURNED = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "LICENSE": "license.md",
+    "benchmarks/README.md": "benchmarks.md",
+}
+"""What stands outside docs/, and where the site has it."""
+EXAMPLE = '<a href="example-report.html">The report of this very run</a>, made as this site was built.'
+PLACE = re.compile(r"\d\.\d+|[PR]\d+|\d")
+CITED = re.compile(rf"docs/(\w+)\.md((?:(?:,| and|-|–)* ?(?:{PLACE.pattern})\b)*)")
+ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
+NO_PROSE = re.compile(r"(^```.*?^```$|`[^`\n]*`|^    [^\n]*$)", re.MULTILINE | re.DOTALL)
+
+
+def build(target: Path) -> int:
+    """Build the site into a folder and return the exit code: 0, if nothing at all is wrong."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch, "source")
+        gather(source)
+        failed = sphinx(["-W", "--keep-going", "-q", "-b", "html", "-d", f"{scratch}/trees", str(source), str(target)])
+    found = list(faults(target))
+    for fault in found:
+        print(f"WARNING: {fault}", file=sys.stderr)
+    return failed or bool(found)
+
+
+def gather(source: Path) -> None:
+    """Write what Sphinx reads: documents, what stands beside docs/, and pages made from the code."""
+    shutil.copytree(ROOT / "docs", source, ignore=shutil.ignore_patterns("site"))
+    for name in ("conf.py", "style.css"):
+        shutil.copy(HERE / name, source)
+    for document in source.glob("*.md"):
+        document.write_text(turned(document.read_text(), "../", ""))
+    for name, address in TURNED.items():
+        (source / address).write_text(from_outside(name))
+    example(source / "extra")
+    report = source / "report.md"
+    report.write_text(report.read_text().replace("\n## ", f"\n{EXAMPLE}\n\n## ", 1))
+    with (source / "index.md").open("a") as index:
+        index.write((HERE / "contents.md").read_text())
+    for address, page in (tables.pages() | names.pages()).items():
+        (source / address).parent.mkdir(exist_ok=True)
+        (source / address).write_text(with_citations(page))
+
+
+def example(folder: Path) -> None:
+    """Write the report of the run that docs/report.md trains, by the code that stands there."""
+    folder.mkdir()
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/report.md").read_text(), re.DOTALL)[1]
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch), contextlib.redirect_stdout(io.StringIO()):
+        exec(code, {"__name__": "example"})
+        shutil.copy("report.html", folder / "example-report.html")
+
+
+def from_outside(name: str) -> str:
+    """Return a page of what stands outside docs/."""
+    text = (ROOT / name).read_text()
+    match name:
+        case "LICENSE":
+            return f"# Licence\n\n```text\n{text}```\n"
+        case "benchmarks/README.md":  # it has several titles; a page has one
+            return "# Benchmarks\n\n" + turned(re.sub(r"^#", "##", text, flags=re.MULTILINE), "../", "docs/")
+        case _:
+            return turned(text, "", "docs/")
+
+
+def turned(markdown: str, up: str, docs: str) -> str:
+    """Return a document with its links turned: those that lead out of docs/, and those that lead into it."""
+    for old, new in TURNED.items():
+        markdown = re.sub(rf"\]\({re.escape(up + old)}(?=[)#])", f"]({new}", markdown)
+    return markdown.replace(f"]({up}{docs}", "](") if docs else markdown
+
+
+def with_citations(markdown: str) -> str:
+    """Return a page below reference/ whose citations of documents and papers are links."""
+    parts = NO_PROSE.split(markdown)
+    parts[::2] = [ARXIV.sub(r"[\g<0>](https://arxiv.org/abs/\1)", CITED.sub(linked, part)) for part in parts[::2]]
+    return "".join(parts)
+
+
+def linked(found: re.Match[str]) -> str:
+    """Return a citation as links: one to each place of the theory, or one to the document."""
+    document, places = found.groups()
+    if document != "theory" or not places:
+        return f"[{document}](../{document}.md){places}"
+    anchors = places_of_the_theory()
+    each = PLACE.sub(lambda place: f"[{place[0]}](../theory.md#{anchors[place[0]]})", places)
+    return f"[theory](../theory.md){each}"
+
+
+def places_of_the_theory() -> dict[str, str]:
+    """Return the anchor of each numbered heading of the theory, by its first word."""
+    headings = re.findall(r"^#+ (.*)$", (ROOT / "docs/theory.md").read_text(), re.MULTILINE)
+    return {heading.split()[0]: re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+if __name__ == "__main__":
+    sys.exit(build(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "site"))
