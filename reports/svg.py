@@ -39,12 +39,13 @@ def to_svg(draw: Callable[[Axes], None], key: str, label: str, size: tuple[float
 def scales(figure: Figure) -> dict[str, str]:
     """Return what is needed to read values off the only axes: its frame in units of the picture, and both scales.
 
-    Empty where a side has words for numbers, or is neither linear nor logarithmic.
+    Empty where a side has words for numbers or no numbers at all, or is neither linear nor logarithmic.
     """
     from matplotlib.ticker import FixedFormatter
 
     ax = figure.axes[0]
-    words = any(isinstance(axis.get_major_formatter(), FixedFormatter) for axis in (ax.xaxis, ax.yaxis))
+    axes = ax.xaxis, ax.yaxis
+    words = any(isinstance(axis.get_major_formatter(), FixedFormatter) or not len(axis.get_ticklocs()) for axis in axes)
     if len(figure.axes) > 1 or words or not {ax.get_xscale(), ax.get_yscale()} <= {"linear", "log"}:
         return {}
     (width, height), frame = 72 * figure.get_size_inches(), ax.get_position()

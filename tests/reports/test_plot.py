@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
@@ -27,6 +28,7 @@ from stepscope.reports.maps import ranges, round_marks
 from stepscope.reports.oscillation import draw_oscillation, oscillation
 from stepscope.reports.plates import plates
 from stepscope.reports.plot import Plots
+from stepscope.reports.svg import to_svg
 from stepscope.reports.theme import BLUE, STYLE
 from stepscope.reports.timeline import Line, draw_timeline, timeline
 from stepscope.reports.what_if import Cells, draw_multiples
@@ -269,6 +271,11 @@ def test_small_charts_share_scales_and_show_the_blocks(told):
         "sgd",
         "adam(β2=0.9)",
     ]
+
+
+def test_no_values_are_read_off_small_charts(told):
+    found = alternatives(told(), 200)
+    assert "data-x" not in to_svg(partial(draw_multiples, found, "bias"), "k", "c⁺/a")
 
 
 @pytest.mark.parametrize("of", ["variance", "bias", "harm"])
