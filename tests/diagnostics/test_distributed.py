@@ -81,6 +81,7 @@ def assert_same(folder, cases, alone, but=()):
             assert_same_run(Trace.load(folder / case / name), alone[name], but=but)
 
 
+@pytest.mark.slow
 def test_two_processes_record_what_one_does(tmp_path, alone):
     run(tmp_path, 2, "fsdp2")
     assert_same(tmp_path, ("fsdp2",), alone)

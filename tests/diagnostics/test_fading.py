@@ -113,6 +113,7 @@ def test_what_gives_nothing_back_keeps_its_roots(make):
     assert monitor._recorder.watchers[0].rooted
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's memory accounting")
 def test_no_buffer_of_the_parameters_size_stays():
     """In a process of its own, which is asked for its memory before the monitor, and after the opening.

@@ -86,6 +86,7 @@ def test_ids_are_unique_and_links_lead_somewhere(several):
     assert {link[1:] for link in Reader(several).values("href")} <= set(ids)
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes_in_any_process(make, tmp_path):
     trace = make(records=60, tensors=2)
     trace.save(tmp_path / "run")
@@ -269,6 +270,7 @@ def test_no_colour_is_called_by_another_name(several, watched):
     assert not re.search(r"\bred\b", Reader(several).text + Reader(watched).text, re.IGNORECASE)
 
 
+@pytest.mark.slow
 def test_runs_too_short_to_judge_are_named(make):
     text = Reader(page([("long", make()), ("short", make(last=50)), ("shorter", make(last=40))])).text
     assert "Runs 2 and 3 are too short to judge and left out." in text
@@ -292,6 +294,7 @@ def test_every_odd_record_has_a_page_and_its_figures(odd_trace):
     assert str(odd_trace.diagnose().verdict) in text
 
 
+@pytest.mark.slow
 def test_two_hundred_tensors_stay_below_two_megabytes(make):
     names = tuple(f"model.layers.{p // 4}.block.{'qkvo'[p % 4]}_proj.weight" for p in range(200))
     trace = make(last=1_000_000, records=600, tensors=200, names=names)

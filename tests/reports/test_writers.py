@@ -79,6 +79,7 @@ def read_wandb(path):
 
 
 # MLflow asks its database for a way of loading that SQLAlchemy 2.1 is giving up.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 def test_mlflow_in_a_local_database_and_names_that_it_does_not_take(tmp_path, monkeypatch):
     import mlflow

@@ -363,6 +363,7 @@ def drawn():
     return problem, asked, phase_diagram(problem, **asked)
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_cells(drawn):
     problem, asked, here = drawn
     with joblib.parallel_config(backend="loky", n_jobs=2):
