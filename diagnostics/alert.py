@@ -6,6 +6,16 @@ from dataclasses import dataclass
 
 from .trace import Event
 
+RULES = (
+    "nonfinite",
+    "learning rate",
+    "update surge",
+    "stepsize growth",
+    "drift reversal",
+    "moment reset",
+    "edge crossing",
+)
+"""What an alert may be called; docs/alerts.md says what each means."""
 CAUSE, TO_TRY = ". Likely cause: ", ". To try: "
 
 
