@@ -153,6 +153,8 @@ def _add_worlds(commands: argparse._SubParsersAction[_Parser]) -> None:
     suite.add_argument("--seeds", type=_whole, help="runs of a problem that has chance in it; default: 16")
     about = "one problem of its table, such as 'reddi online'; again for another; default: all"
     suite.add_argument("--problem", action="append", metavar="NAME", help=about)
+    about = "write the table as well; its ending names the format: .md, .json or .xml"
+    suite.add_argument("-o", "--output", type=Path, metavar="FILE", help=about)
     suite.add_argument("--json", action="store_true", help="print JSON")
 
     claims = commands.add_parser("claims", help="check what papers and theory predict against what is observed")
@@ -256,9 +258,12 @@ def diagnose(run: Path, *, as_json: bool = False) -> int:
 def report(runs: Sequence[Path], output: Path, *, as_json: bool = False) -> int:
     """Write one report over the runs and print where it is."""
     from .chapters import gather
-    from .formats import save
+    from .formats import save, writable
 
-    kind = _writable(output)
+    try:
+        kind = writable(output)
+    except ValueError as error:
+        raise BadInput(_one_line(error)) from error
     short = [_name(run) for run in runs]
     names = [name if Counter(short)[name] == 1 else str(run) for name, run in zip(short, runs, strict=True)]
     traces = [(name, _load(run)) for name, run in zip(names, runs, strict=True)]
@@ -271,22 +276,6 @@ def report(runs: Sequence[Path], output: Path, *, as_json: bool = False) -> int:
         print_rows([line for line, _ in judged])
         print(f"report: {path}")
     return _exit_code([str(line.verdict) for line, _ in judged])
-
-
-def _writable(output: Path) -> str:
-    """Return the ending of a report's name if it may be written: an earlier report is replaced, another file is not."""
-    from .formats import ending, is_ours
-
-    try:
-        kind = ending(output)
-    except ValueError as error:
-        raise BadInput(_one_line(error)) from error
-    if output.is_file() and not is_ours(output):
-        raise BadInput(
-            f"expected an earlier report or nothing at '{output}', got a file that stepscope did not write; "
-            "move it away, or name another by `-o`."
-        )
-    return kind
 
 
 def listing(directory: Path, *, as_json: bool = False) -> int:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ..synthetic.score import SuiteResult
     from .chapters import Contents, Runs
 
-HEAD = 4096
-"""Bytes in which a file of ours says so."""
+ENDS = 4096
+"""Bytes at its head or, of a PDF, at its foot in which a file of ours says so."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,29 @@ def ending(path: Path, known: Iterable[str] = FORMATS) -> str:
     return found
 
 
+def writable(path: Path, known: Iterable[str] = FORMATS) -> str:
+    """Return the ending of a report's name if it may be written: an earlier report is replaced, another file is not.
+
+    Raises:
+        ValueError: for another file, a directory, and an ending that names no format.
+    """
+    found = ending(path, known)
+    if path.is_file() and not is_ours(path):
+        raise ValueError(
+            f"expected an earlier report or nothing at '{path}', got a file that stepscope did not write; "
+            "move it away, or name another by `-o`."
+        )
+    return found
+
+
 def is_ours(path: Path) -> bool:
     """Return whether a file is a report of that format, or has nothing in it to lose."""
     with path.open("rb") as file:
-        head = file.read(HEAD)
-    return not head or FORMATS[path.suffix.lower()].mark in head
+        head = file.read(ENDS)
+        file.seek(max(len(head), file.seek(0, 2) - ENDS))
+        tail = file.read()
+    mark = FORMATS[path.suffix.lower()].mark
+    return not head or mark in head or mark in tail
 
 
 def render(runs: Runs, path: str | Path) -> Path:

@@ -14,6 +14,8 @@ from .numerals import sentence, whole
 from .words import MARKS
 
 FEW = 3  # tensors that are named
+ALERTED = "Alerts came while the run went on"
+"""The finding that leads only alone: it says that something was seen, and the others what it is."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def gist(chapter: Chapter) -> Gist | None:
     findings = chapter.diagnosis.findings
     if not findings:
         return None
-    first = findings[0]
+    first = next((finding for finding in findings if finding.title != ALERTED), findings[0])
     where, more = first.tensors[:FEW], max(len(first.tensors) - FEW, 0)
     return Gist(sentence(first.title), where, more, when(first), sentence(first.suggestion))
 

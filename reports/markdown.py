@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from html import escape
 
 from .chapters import Chapter, Contents, Front
 from .gist import Gist, checks, gist, when
@@ -17,7 +18,7 @@ from .words import MARKS, Row
 
 LONGEST = 1500  # characters of a sentence: GitHub takes 65 536 of a comment
 NAMED = 6
-SPECIAL = re.compile(r"[\\`*_\[\]<>#~$!{}]")
+SPECIAL = re.compile(r"[\\`*_<>~$]|\](?=[(\[:])")
 CALLS = re.compile(r"@|#(?=\d)|(?<=:)(?=//)|(?i:www)(?=\.)|(?i:\bgh)(?=-\d)|\b(?=[0-9a-f]*[a-f])[0-9a-f]{6}(?=[0-9a-f])")
 """After which GitHub's links begin: people, issues, addresses, commits."""
 APART = "\u200b"
@@ -46,7 +47,7 @@ def _front(contents: Contents) -> Iterator[str]:
 def _line(number: int, row: Row) -> Sequence[str]:
     decided = (f"{MARKS[decision]} {decision}" for decision in (row.variance, row.bias))
     facts = (f"{MARKS[row.verdict]} **{row.verdict}**", plain(row.rho), plain(row.optimizer), whole(row.steps))
-    return (str(number), name(row.name), *facts, plain(row.final), *decided)
+    return (str(number), code(row.name), *facts, plain(row.final), *decided)
 
 
 def _differing(front: Front) -> Iterator[str]:
@@ -54,13 +55,13 @@ def _differing(front: Front) -> Iterator[str]:
         yield "These are the same run, number for number."
     elif front.differing:
         rows = [(plain(what), *map(plain, values)) for what, values in front.differing]
-        yield f"**What differs**\n\n{table(('', *map(name, front.names)), rows)}"
+        yield f"**What differs**\n\n{table(('', *map(code, front.names)), rows)}"
 
 
 def _parted(front: Front) -> Iterator[str]:
     if front.parted:
         rows = [(plain(what), *(plain(one.words) for one in cells)) for what, cells in front.parted]
-        yield f"**Where they part from the first**\n\n{table(('', *map(name, front.names[1:])), rows)}"
+        yield f"**Where they part from the first**\n\n{table(('', *map(code, front.names[1:])), rows)}"
 
 
 def _run(chapter: Chapter, alone: bool) -> str:
@@ -70,7 +71,7 @@ def _run(chapter: Chapter, alone: bool) -> str:
     steps = f"{whole(row.steps)} step{'s' * (row.steps != 1)}"
     facts = (f"ρ {row.rho}", row.optimizer, steps, *([] if row.final == "–" else [row.final]))
     parts = [
-        f"### stepscope: {word}, {name(row.name)}" if alone else "",
+        f"### stepscope: {word}, {code(row.name)}" if alone else "",
         " · ".join(map(plain, facts)),
         " ".join(filter(None, (prose(chapter.meaning), f"**{plain(chapter.alerts)}**" if chapter.alerts else ""))),
         _brief(brief) if brief else "",
@@ -78,7 +79,7 @@ def _run(chapter: Chapter, alone: bool) -> str:
         _findings(chapter, alone),
     ]
     text = "\n\n".join(filter(None, parts))
-    return text if alone else folded(f"{word}, {plain(row.name)}", text)
+    return text if alone else folded(f"{word}, <code>{escape(row.name)}</code>", text)
 
 
 def _brief(brief: Gist) -> str:
@@ -86,7 +87,7 @@ def _brief(brief: Gist) -> str:
     more = f" and {brief.more} more" if brief.more else ""
     lines = {
         "What": prose(brief.what),
-        "Where": ", ".join(map(name, brief.where)) + more,
+        "Where": ", ".join(map(code, brief.where)) + more,
         "When": brief.when,
         "To do": prose(brief.to_do),
     }
@@ -99,19 +100,19 @@ def _findings(chapter: Chapter, alone: bool) -> str:
         return "No findings."
     lines = []
     for number, finding in enumerate(found, 1):
-        about = [f"Why: {finding.why}", *filter(None, (when(finding), ", ".join(map(name, finding.tensors[:NAMED]))))]
+        about = [f"Why: {finding.why}", *filter(None, (when(finding), ", ".join(map(code, finding.tensors[:NAMED]))))]
         lines.append(f"{number}. **{plain(finding.title)}**  \n   {prose(sentence(finding.text))}")
         lines += [f"   **Try:** {prose(sentence(finding.suggestion))}"] * bool(finding.suggestion)
         for remedy in finding.remedies[:1]:
-            code = "\n".join(f"   {line}" for line in remedy.lines)
-            lines.append(f"   **Remedy, {plain(remedy.name)}:** {prose(remedy.reason)}\n\n   ```python\n{code}\n   ```")
+            lines_of_it = "\n".join(f"   {line}" for line in remedy.lines)
+            lines.append(f"   **Remedy, {plain(remedy.name)}:** {prose(remedy.reason)}\n\n   ```python\n{lines_of_it}\n   ```")
         lines.append(f"   {' · '.join(about)}")
     text, count = "\n\n".join(lines), f"{len(found)} finding{'s' * (len(found) > 1)}"
     return folded(count, text) if alone else f"**{count}**\n\n{text}"
 
 
 def folded(summary: str, text: str) -> str:
-    """Return text that is seen when its summary is clicked."""
+    """Return text that is seen when its summary, which is HTML, is clicked."""
     return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
@@ -123,7 +124,7 @@ def table(heads: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([head, "|" + " --- |" * len(lines[0]), *body])
 
 
-def name(text: str) -> str:
+def code(text: str) -> str:
     """Return a name as code, in which nothing is a link or a mention; with a backtick or a backslash as plain text."""
     return f"`{text}`" if text.strip() and not set("`\\") & set(text) else plain(text) or "–"
 
@@ -131,7 +132,7 @@ def name(text: str) -> str:
 def prose(text: str) -> str:
     """Return a sentence in which what stands between backticks is code."""
     parts = re.split(r"`([^`]+)`", shorten(text, LONGEST))
-    return "".join(name(part) if place % 2 else plain(part) for place, part in enumerate(parts))
+    return "".join(code(part) if place % 2 else plain(part) for place, part in enumerate(parts))
 
 
 def plain(text: str) -> str:
