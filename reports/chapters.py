@@ -196,5 +196,3 @@ def watched(diagnosis: Diagnosis, seed: object) -> str:
 def settings(group: dict[str, object]) -> str:
     """Return one parameter group's hyper-parameters, those that are switched off left out."""
     return ", ".join(f"{key} = {value}" for key, value in group.items() if value is not None and value is not False)
-
-

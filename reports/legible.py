@@ -19,9 +19,9 @@ TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 def legible(text: str) -> str:
-    """Return text of one line whose characters are all seen, and that any file can hold.
+    r"""Return text of one line whose characters are all seen, and that any file can hold.
 
-    >>> legible("a\\nb\\x00 \\u202egpj.exe")
+    >>> legible("a\nb\x00 \u202egpj.exe")
     'a b␀ �gpj.exe'
     """
     return text if text.isprintable() else "".join(map(_seen, text))
@@ -75,7 +75,9 @@ def legible_trace(trace: Trace) -> Trace:
         ],
         scalars={scalars[key]: values for key, values in trace.scalars.items()},
         events=[
-            replace(event, message=said(event.message), tensor=event.tensor and shown.get(event.tensor, name(event.tensor)))
+            replace(
+                event, message=said(event.message), tensor=event.tensor and shown.get(event.tensor, name(event.tensor))
+            )
             for event in trace.events
         ],
     )

@@ -19,7 +19,9 @@ from .words import MARKS, Row
 LONGEST = 1500  # characters of a sentence: GitHub takes 65 536 of a comment
 NAMED = 6
 SPECIAL = re.compile(r"[\\`*_<>~$]|\](?=[(\[:])")
-CALLS = re.compile(r"@|#(?=\d)|(?<=:)(?=//)|(?i:www)(?=\.)|(?i:\bgh)(?=-\d)|\b(?=[0-9a-f]*[a-f])[0-9a-f]{6}(?=[0-9a-f])")
+CALLS = re.compile(
+    r"@|#(?=\d)|(?<=:)(?=//)|(?i:www)(?=\.)|(?i:\bgh)(?=-\d)|\b(?=[0-9a-f]*[a-f])[0-9a-f]{6}(?=[0-9a-f])"
+)
 """After which GitHub's links begin: people, issues, addresses, commits."""
 APART = "\u200b"
 
@@ -75,7 +77,9 @@ def _run(chapter: Chapter, alone: bool) -> str:
         " · ".join(map(plain, facts)),
         " ".join(filter(None, (prose(chapter.meaning), f"**{plain(chapter.alerts)}**" if chapter.alerts else ""))),
         _brief(brief) if brief else "",
-        table(("check", "decision", "why"), [(c.name, f"{c.mark} {c.decision}", prose(c.reason)) for c in checks(chapter)]),
+        table(
+            ("check", "decision", "why"), [(c.name, f"{c.mark} {c.decision}", prose(c.reason)) for c in checks(chapter)]
+        ),
         _findings(chapter, alone),
     ]
     text = "\n\n".join(filter(None, parts))
@@ -105,7 +109,9 @@ def _findings(chapter: Chapter, alone: bool) -> str:
         lines += [f"   **Try:** {prose(sentence(finding.suggestion))}"] * bool(finding.suggestion)
         for remedy in finding.remedies[:1]:
             lines_of_it = "\n".join(f"   {line}" for line in remedy.lines)
-            lines.append(f"   **Remedy, {plain(remedy.name)}:** {prose(remedy.reason)}\n\n   ```python\n{lines_of_it}\n   ```")
+            lines.append(
+                f"   **Remedy, {plain(remedy.name)}:** {prose(remedy.reason)}\n\n   ```python\n{lines_of_it}\n   ```"
+            )
         lines.append(f"   {' · '.join(about)}")
     text, count = "\n\n".join(lines), f"{len(found)} finding{'s' * (len(found) > 1)}"
     return folded(count, text) if alone else f"**{count}**\n\n{text}"

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from .theme import GRID, INK, MUTED, STYLE
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 Face = Literal["plain", "bold", "mono"]
 
 WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches
-INNER, ROOM = WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN
+INNER = WIDTH - 2 * MARGIN
 GUTTER = 0.06  # below a panel
 LEADING = 1.38  # of lines, over the size of their type
 TYPE = {**STYLE, "pdf.fonttype": 42}
@@ -242,7 +244,7 @@ def _put(figure: Figure, place: Place) -> None:
     ax = figure.add_axes((box[0], box[1], box[2] - box[0], box[3] - box[1]))
     place.panel.draw(ax)
     for line in list(ax.lines):
-        if not len(line.get_xydata()):  # it would count as a point in the corner of the sheet
+        if not np.size(line.get_xdata()):  # it would count as a point in the corner of the sheet
             line.remove()
     _scale(ax, place.scale)
     for _ in range(2):  # fewer ticks may fit once it is smaller
@@ -254,7 +256,7 @@ def _scale(ax: Axes, scale: float) -> None:
 
     for text in ax.findobj(Text):
         assert isinstance(text, Text)
-        text.set_fontsize(text.get_fontsize() * scale)
+        text.set_fontsize(float(text.get_fontsize()) * scale)
     for axis in (ax.xaxis, ax.yaxis):
         size = STYLE["font.size"] * scale
         axis.set_tick_params(labelsize=size)

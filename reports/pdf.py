@@ -8,7 +8,7 @@ from ..diagnostics.finding import Finding
 from .chapters import Chapter, Contents, Front
 from .gist import gist, when
 from .numerals import sentence, shorten, whole
-from .paper import GUTTER, INNER, Face, ROOM, Paper, broken, columns, height_of
+from .paper import GUTTER, INNER, Face, Paper, broken, columns, height_of
 from .plates import Plate
 from .tables import HEADS, STREAM, TENSOR_COLUMNS, cell
 from .theme import BLUE, GREEN, INK, MUTED, ORANGE, SMALL, VERMILLION
@@ -143,7 +143,9 @@ def _finding(paper: Paper, number: int, finding: Finding) -> None:
     if finding.suggestion:
         paper.write(f"Try: {sentence(finding.suggestion)}".replace("`", ""), 9, indent=0.2)
     for remedy in finding.remedies[:1]:
-        paper.write(f"Remedy, {remedy.name}: {sentence(remedy.reason)} After the line that makes optimizer:", 9, indent=0.2)
+        paper.write(
+            f"Remedy, {remedy.name}: {sentence(remedy.reason)} After the line that makes optimizer:", 9, indent=0.2
+        )
         for line in remedy.lines:
             paper.write(line, 8, "mono", indent=0.35)
     names = ", ".join(finding.tensors[:NAMED])
@@ -176,13 +178,14 @@ def _plate(paper: Paper, plate: Plate) -> None:
 
 def _beside(paper: Paper, plate: Plate) -> None:
     """Put wide panels, one below the other, and their words at the right of the first."""
-    aside, high = BROAD + GAP, [panel.size[1] * BROAD / panel.size[0] + GUTTER for panel in plate.panels]
+    aside, first = BROAD + GAP, plate.panels[0]
+    high = first.size[1] * BROAD / first.size[0]
     words: list[tuple[str, float, Face, str]] = [
         (plate.question, 10.5, "bold", INK),
         (plate.caption, 8.0, "plain", MUTED),
     ]
     told = sum(height_of(size) * len([*broken(text, size, face, INNER - aside)]) for text, size, face, _ in words)
-    paper.need(max(told, sum(high) if sum(high) <= ROOM else high[0]))
+    paper.need(max(told, high))
     top = paper.y
     for text, size, face, colour in words:
         paper.write(text, size, face, colour, indent=aside)
@@ -199,9 +202,17 @@ def _rules(paper: Paper, chapter: Chapter) -> None:
     _part(paper, "What if: other rules on the gradients of this run")
     heads = ("rule", "ρ [95 %]", "harm", "c⁺/a", "bias", "b/a", "variance")
     rows = [
-        (r.name, r.rho, *(f"{ratio}" for ratio in (f"{MARKS[r.harm]} {r.harm}", r.bias_ratio, f"{MARKS[r.bias]} {r.bias}",
-        r.variance_ratio, f"{MARKS[r.variance]} {r.variance}"))) for r in chapter.rules
-    ]  # fmt: skip
+        (
+            rule.name,
+            rule.rho,
+            f"{MARKS[rule.harm]} {rule.harm}",
+            rule.bias_ratio,
+            f"{MARKS[rule.bias]} {rule.bias}",
+            rule.variance_ratio,
+            f"{MARKS[rule.variance]} {rule.variance}",
+        )
+        for rule in chapter.rules
+    ]
     _table(paper, heads, rows)
     paper.write(STREAM, 7.5, colour=MUTED)
 
@@ -211,7 +222,10 @@ def _tensors(paper: Paper, chapter: Chapter) -> None:
     if not chapter.lines:
         return paper.write("No tensor was recorded.")
     heads = [HEADS.get(name, name) for name in COLUMNS]
-    rows = [[shorten(str(line["tensor"]), NAME), *(cell(line[name], name) for name in COLUMNS[1:])] for line in chapter.lines]
+    rows = [
+        [shorten(str(line["tensor"]), NAME), *(cell(line[name], name) for name in COLUMNS[1:])]
+        for line in chapter.lines
+    ]
     _table(paper, heads, rows)
     paper.write("; ".join(f"{HEADS.get(c, c)}: {TENSOR_COLUMNS[c]}" for c in COLUMNS[1:]) + ".", 7.5, colour=MUTED)
     if chapter.skewness:

@@ -53,7 +53,5 @@ def case(row: SuiteRow) -> xml.Case:
 
 def tidy(result: SuiteResult) -> SuiteResult:
     """Return a result whose names are legible: an optimizer may break with any message."""
-    rows = tuple(
-        replace(row, problem=name(row.problem), notes=tuple(map(legible, row.notes))) for row in result.rows
-    )
+    rows = tuple(replace(row, problem=name(row.problem), notes=tuple(map(legible, row.notes))) for row in result.rows)
     return replace(result, optimizer=name(result.optimizer), rows=rows)
