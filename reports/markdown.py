@@ -18,7 +18,7 @@ from .words import MARKS, Row
 
 LONGEST = 1500  # characters of a sentence: GitHub takes 65 536 of a comment
 NAMED = 6
-SPECIAL = re.compile(r"[\\`*_<>~$]|\](?=[(\[:])")
+SPECIAL = re.compile(r"[\\`*_<>~$]|\](?=[(\[])")
 CALLS = re.compile(
     r"@|#(?=\d)|(?<=:)(?=//)|(?i:www)(?=\.)|(?i:\bgh)(?=-\d)|\b(?=[0-9a-f]*[a-f])[0-9a-f]{6}(?=[0-9a-f])"
 )

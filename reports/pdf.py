@@ -28,6 +28,7 @@ COLUMNS = ("tensor", "steps", "e_p50", "growth", "b/a", "c+/a", "rising", "rms_m
 NAME, VALUE = 34, 42  # characters in a table
 SIZE = 6.4  # points, of a table
 NAMED = 6
+MANY = 3  # panels, beyond which they stand two in a row
 
 
 def pdf(contents: Contents) -> bytes:
@@ -84,7 +85,7 @@ def _run(paper: Paper, chapter: Chapter) -> None:
         paper.write("Nothing to report.")
     plates = chapter.plates
     if plates:
-        paper.turn()
+        _part(paper, "Figures")
     for plate in plates:
         _plate(paper, plate)
     _rules(paper, chapter)
@@ -102,7 +103,7 @@ def _verdict(paper: Paper, chapter: Chapter) -> None:
     paper.write(" · ".join([*facts, *([] if row.final == "–" else [row.final])]), 9, colour=MUTED)
     paper.space(0.12)
     paper.write(f"{chapter.mark} {row.verdict}", 15, "bold", COLOURS.get(row.verdict, MUTED))
-    paper.write(chapter.meaning.replace("`", ""), 10.5)
+    paper.write(_said(chapter.meaning), 10.5)
     if chapter.alerts:
         paper.write(chapter.alerts, 10.5, "bold")
     paper.space(0.08)
@@ -122,8 +123,13 @@ def _verdict(paper: Paper, chapter: Chapter) -> None:
         paper.need(3 * height_of(10))
         paper.write(f"{answer.question} {answer.short}", 10, "bold")
         for line in answer.lines:
-            paper.write(line.replace("`", ""), 9, indent=0.15)
+            paper.write(_said(line), 9, indent=0.15)
         paper.space(0.06)
+
+
+def _said(text: str) -> str:
+    """Return a sentence without the backticks around its code."""
+    return text.replace("`", "")
 
 
 def _pair(paper: Paper, key: str, says: str, indent: float) -> None:
@@ -133,15 +139,15 @@ def _pair(paper: Paper, key: str, says: str, indent: float) -> None:
     paper.write(key, 9.5, "bold")
     if len(paper.sheets) == sheet:
         paper.y = top
-    paper.write(says.replace("`", ""), 9.5, indent=indent)
+    paper.write(_said(says), 9.5, indent=indent)
 
 
 def _finding(paper: Paper, number: int, finding: Finding) -> None:
     paper.need(4 * height_of(9.5))
     paper.write(f"{number}. {finding.title}", 10, "bold")
-    paper.write(sentence(finding.text).replace("`", ""), 9, indent=0.2)
+    paper.write(_said(sentence(finding.text)), 9, indent=0.2)
     if finding.suggestion:
-        paper.write(f"Try: {sentence(finding.suggestion)}".replace("`", ""), 9, indent=0.2)
+        paper.write(_said(f"Try: {sentence(finding.suggestion)}"), 9, indent=0.2)
     for remedy in finding.remedies[:1]:
         paper.write(
             f"Remedy, {remedy.name}: {sentence(remedy.reason)} After the line that makes optimizer:", 9, indent=0.2
@@ -164,11 +170,12 @@ def _part(paper: Paper, title: str) -> None:
 
 
 def _plate(paper: Paper, plate: Plate) -> None:
-    """Put a plate: small panels in rows under its words, wide ones at the left of them."""
-    if all(panel.size == SMALL for panel in plate.panels):
-        paper.need(0.9 + NARROW / SMALL[0] * SMALL[1])
+    """Put a plate: small or many panels in rows under its words, others at the left of them."""
+    first = plate.panels[0]
+    if first.size == SMALL or len(plate.panels) > MANY:
+        paper.need(0.9 + NARROW / first.size[0] * first.size[1])
         paper.write(plate.question, 10.5, "bold")
-        paper.write(plate.caption, 8, colour=MUTED)
+        paper.write(_said(plate.caption), 8, colour=MUTED)
         paper.space(2 * GUTTER)
         paper.pictures(plate.panels, NARROW, gap=INNER - 2 * NARROW)
     else:
@@ -182,7 +189,7 @@ def _beside(paper: Paper, plate: Plate) -> None:
     high = first.size[1] * BROAD / first.size[0]
     words: list[tuple[str, float, Face, str]] = [
         (plate.question, 10.5, "bold", INK),
-        (plate.caption, 8.0, "plain", MUTED),
+        (_said(plate.caption), 8.0, "plain", MUTED),
     ]
     told = sum(height_of(size) * len([*broken(text, size, face, INNER - aside)]) for text, size, face, _ in words)
     paper.need(max(told, high))
