@@ -25,7 +25,7 @@ COLOURS = {
 BROAD, NARROW, GAP = 4.2, 3.47, 0.2  # inches: a panel with its caption beside it, one of two in a row
 COLUMNS = ("tensor", "steps", "e_p50", "growth", "b/a", "c+/a", "rising", "rms_max", "update/weight", "rho", "beta2*")
 """Of the table of tensors, what a sheet has room for."""
-NAME, VALUE = 34, 42  # characters in a table
+NAME, VALUE = 28, 42  # characters in a table
 SIZE = 6.4  # points, of a table
 NAMED = 6
 MANY = 3  # panels, beyond which they stand two in a row
@@ -71,7 +71,7 @@ def _front(paper: Paper, front: Front, chapters: Sequence[Chapter]) -> None:
         rows_of = [(what, *(one.words for one in cells)) for what, cells in front.parted]
         _table(paper, ("", *front.names[1:]), rows_of)
         paper.write(sentence(front.rule), 7.5, colour=MUTED)
-    _part(paper, "Side by side")
+    _part(paper, "Side by side", room=3.2)
     for plate in front.plates:
         _plate(paper, plate)
 
@@ -85,7 +85,7 @@ def _run(paper: Paper, chapter: Chapter) -> None:
         paper.write("Nothing to report.")
     plates = chapter.plates
     if plates:
-        _part(paper, "Figures")
+        _part(paper, "Figures", room=3.2)
     for plate in plates:
         _plate(paper, plate)
     _rules(paper, chapter)
@@ -161,9 +161,10 @@ def _finding(paper: Paper, number: int, finding: Finding) -> None:
     paper.space(0.1)
 
 
-def _part(paper: Paper, title: str) -> None:
+def _part(paper: Paper, title: str, room: float = 0.8) -> None:
+    """Write a heading that does not stand alone at the foot of a sheet."""
     paper.space(0.12)
-    paper.need(0.8)
+    paper.need(room)
     paper.rule()
     paper.write(title, 12.5, "bold")
     paper.space(0.05)
@@ -228,13 +229,10 @@ def _tensors(paper: Paper, chapter: Chapter) -> None:
     _part(paper, "Tensors")
     if not chapter.lines:
         return paper.write("No tensor was recorded.")
-    heads = [HEADS.get(name, name) for name in COLUMNS]
-    rows = [
-        [shorten(str(line["tensor"]), NAME), *(cell(line[name], name) for name in COLUMNS[1:])]
-        for line in chapter.lines
-    ]
-    _table(paper, heads, rows)
-    paper.write("; ".join(f"{HEADS.get(c, c)}: {TENSOR_COLUMNS[c]}" for c in COLUMNS[1:]) + ".", 7.5, colour=MUTED)
+    told = [c for c in COLUMNS if any(cell(line[c], c) != "–" for line in chapter.lines)]
+    rows = [[cell(line[c], c) for c in told] for line in chapter.lines]
+    _table(paper, [HEADS.get(c, c) for c in told], rows)
+    paper.write("; ".join(f"{HEADS.get(c, c)}: {TENSOR_COLUMNS[c]}" for c in told[1:]) + ".", 7.5, colour=MUTED)
     if chapter.skewness:
         paper.write(chapter.skewness, 8)
     return None
