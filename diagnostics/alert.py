@@ -8,6 +8,16 @@ from .trace import Event
 
 RECORDED = 5
 """Alerts of a run with which the flight recorder is written out, which keeps others for the end."""
+RULES = (
+    "nonfinite",
+    "learning rate",
+    "update surge",
+    "stepsize growth",
+    "drift reversal",
+    "moment reset",
+    "edge crossing",
+)
+"""What an alert may be called; docs/alerts.md says what each means."""
 CAUSE, TO_TRY = ". Likely cause: ", ". To try: "
 
 

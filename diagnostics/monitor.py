@@ -280,14 +280,14 @@ class Monitor:
         return self.trace.summary()
 
     def report(self, path: str | Path) -> Path:
-        """Write the report of the run as it stands to one self-contained HTML file, and return its path.
+        """Write the report of the run as it stands, and return its path.
+
+        The ending chooses the format: .html, .pdf, .md, .json, or .xml for CI (docs/report_formats.md).
 
         Raises:
-            ValueError: for a directory.
+            ValueError: for a directory, or another ending.
         """
-        if Path(path).is_dir():
-            raise ValueError(f"`path` must name an HTML file, got the directory '{path}'; write '{path}/report.html'.")
-        from ..reports.page import render  # the one door from here up to the reports
+        from ..reports.formats import render  # the one door from here up to the reports
 
         name = self.directory.name if self.directory else facts.class_name(self.optimizer)
         return render([(name, self.trace)], Path(path))

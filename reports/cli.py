@@ -105,10 +105,11 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("run", type=Path, metavar="RUN", help="directory that a Monitor wrote")
     diagnose.add_argument("--json", action="store_true", help="print JSON")
 
-    report = commands.add_parser("report", help="write one HTML page over one or several runs")
+    report = commands.add_parser("report", help="write a report over one or several runs: a page, a PDF, …")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="directory that a Monitor wrote")
     page = Path("report.html")
-    report.add_argument("-o", "--output", type=Path, default=page, metavar="FILE", help=f"default: {page}")
+    about = f"its ending names the format: .html, .pdf, .md, .json or .xml; default: {page}"
+    report.add_argument("-o", "--output", type=Path, default=page, metavar="FILE", help=about)
     report.add_argument("--json", action="store_true", help="print JSON")
 
     add_compare(commands)
@@ -152,6 +153,8 @@ def _add_worlds(commands: argparse._SubParsersAction[_Parser]) -> None:
     suite.add_argument("--seeds", type=_whole, help="runs of a problem that has chance in it; default: 16")
     about = "one problem of its table, such as 'reddi online'; again for another; default: all"
     suite.add_argument("--problem", action="append", metavar="NAME", help=about)
+    about = "write the table as well; its ending names the format: .md, .json or .xml"
+    suite.add_argument("-o", "--output", type=Path, metavar="FILE", help=about)
     suite.add_argument("--json", action="store_true", help="print JSON")
 
     claims = commands.add_parser("claims", help="check what papers and theory predict against what is observed")
@@ -253,21 +256,20 @@ def diagnose(run: Path, *, as_json: bool = False) -> int:
 
 
 def report(runs: Sequence[Path], output: Path, *, as_json: bool = False) -> int:
-    """Write one page over the runs and print where it is; an earlier page there is replaced, another file is not."""
-    from .page import is_report, render
+    """Write one report over the runs and print where it is."""
+    from .chapters import gather
+    from .formats import save, writable
 
-    if output.is_dir():
-        raise BadInput(f"`-o` must name an HTML file, got the directory '{output}'.")
-    if output.is_file() and not is_report(output):
-        raise BadInput(
-            f"expected an earlier report or nothing at '{output}', got a file that stepscope did not write; "
-            "move it away, or name another by `-o`."
-        )
+    try:
+        kind = writable(output)
+    except ValueError as error:
+        raise BadInput(_one_line(error)) from error
     short = [_name(run) for run in runs]
     names = [name if Counter(short)[name] == 1 else str(run) for name, run in zip(short, runs, strict=True)]
     traces = [(name, _load(run)) for name, run in zip(names, runs, strict=True)]
-    judged = [_judge(name, trace) for name, trace in traces]
-    path = render(traces, output)
+    contents = gather(traces, exact=kind == ".json")
+    path = save(contents, output)
+    judged = [(chapter.row, chapter.diagnosis) for chapter in contents.chapters]
     if as_json:
         _print_json({"report": str(path), "runs": [_plain(*line) for line in judged]})
     else:

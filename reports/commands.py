@@ -136,14 +136,26 @@ def _told(diagram: Phase, path: Path) -> str:
 
 
 def suite(
-    spec: str, settings: Sequence[str], steps: int, seeds: int | None, problem: Sequence[str] | None, **_: object
+    spec: str,
+    settings: Sequence[str],
+    steps: int,
+    seeds: int | None,
+    problem: Sequence[str] | None,
+    output: Path | None,
+    **_: object,
 ) -> Found:
-    """Turn the suite on a torch optimizer."""
+    """Turn the suite on a torch optimizer, and write what came of it where it is asked to."""
     from ..synthetic.suite import optimizer_from_spec, run_suite
+    from .formats import SUITE, save_suite, writable
 
+    if output is not None:
+        writable(output, SUITE)
     optimizer = optimizer_from_spec(spec, settings)
     result = run_suite(optimizer, problem, steps=steps, seeds=seeds, progress=sys.stderr.isatty())
-    return Found(_coloured(result), result.to_dict(), bool(result.exit_code))
+    text = _coloured(result)
+    if output is not None:
+        text += f"\nreport: {save_suite(result, output)}"
+    return Found(text, result.to_dict(), bool(result.exit_code))
 
 
 def claims(paper: str | None, **_: object) -> Found:

@@ -17,7 +17,7 @@ from ..diagnostics.monitor import Monitor
 from ..diagnostics.trace import Trace
 from ..synthetic.reddi2018 import ONLINE
 from .cli import print_rows
-from .page import render
+from .formats import render
 from .words import row
 
 DIGIT_STEPS, GAME_STEPS = 10_000, 300_000

@@ -1,4 +1,4 @@
-"""Tables of a report: other rules on the gradients of a run, what tensors ask of β2, how runs compare."""
+"""Tables of a report: tensors, other rules on the gradients of a run, what tensors ask of β2, how runs compare."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from ..diagnostics.diagnosis import Diagnosis
 from ..diagnostics.drift import Harm, HarmDecision
 from ..diagnostics.settings import shown
 from ..diagnostics.skewness import WHOLE, Skewness
+from ..diagnostics.summary import COLUMNS
 from ..diagnostics.trace import Trace
-from .numerals import number, typeset
+from .numerals import number, typeset, whole
 from .words import rho
 
 STREAM = (
@@ -24,6 +25,26 @@ STREAM = (
     "stood in the conditions here, not where the run would have ended."
 )
 NAMED = 4  # tensors in a sentence
+SHARES = ("watched", "rising", "eps_bound")
+HEADS = {
+    "rho": "ρ [95 %]",
+    "e_p1": "e 1 %",
+    "e_p50": "e median",
+    "e_p99": "e 99 %",
+    "growth": "growth ×",
+    "c+/a": "c⁺/a",
+    "rms_mean": "RMS mean",
+    "rms_max": "RMS max",
+    "eps_bound": "eps-bound",
+    "update/weight": "step/weight",
+    "beta2*": "β2* [95 %]",
+}
+TENSOR_COLUMNS = {
+    "tensor": COLUMNS["tensor"],
+    "rho": "descent efficiency over the last half, with its 95 % interval",
+    **{name: says for name, says in COLUMNS.items() if name not in ("tensor", "formula")},
+    "beta2*": "the β2 that its rare large gradients ask for, to first order, with its 95 % interval",
+}
 
 
 @dataclass(frozen=True)
@@ -98,8 +119,7 @@ def skewness_note(trace: Trace, diagnosis: Diagnosis) -> str:
 
 
 def _below(trace: Trace, diagnosis: Diagnosis) -> str:
-    whole, *tensors = diagnosis.skewness
-    resolved = [asked for asked in (whole, *tensors) if math.isfinite(asked.interval[0])]
+    resolved = [asked for asked in diagnosis.skewness if math.isfinite(asked.interval[0])]
     if not resolved:
         return "No mean gradient stands out of the noise here, so it could not be measured."
     betas = trace.groups.get("beta2", np.empty((0, 0)))[-1:].ravel()
@@ -152,3 +172,12 @@ def _apart(setting: Setting, place: int) -> Apart:
     parting = setting.partings[place]
     words, numbers = said(parting)
     return Apart(words, numbers, parting.step is not None)
+
+
+def cell(value: str | float, column: str) -> str:
+    """Return a table cell's text."""
+    if isinstance(value, str) or math.isnan(value):
+        return value if isinstance(value, str) else "–"
+    if column == "steps":
+        return whole(value)
+    return f"{number(100 * value)} %" if column in SHARES else number(float(value))

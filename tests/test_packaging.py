@@ -15,7 +15,7 @@ import stepscope
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("diagnostics", "synthetic", "remedies", "reports")
-DATA = (".py", ".html", ".typed")
+DATA = (".py", ".html", ".js", ".json", ".typed")
 
 
 def test_declared_packages_are_the_folders_with_an_init():

@@ -821,7 +821,7 @@ def test_what_is_no_setting_and_what_has_no_name_is_said_in_a_sentence():
 
 def test_a_report_is_no_directory(tmp_path):
     monitor = Monitor(torch.optim.Adam([parameter(4)]))
-    with pytest.raises(ValueError, match="`path` must name an HTML file, got the directory"):
+    with pytest.raises(ValueError, match="a report is a file, got the directory"):
         monitor.report(tmp_path)
 
 

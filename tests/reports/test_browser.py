@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from stepscope.reports.page import render
+from stepscope.reports.formats import render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, `apt install chromium`")]

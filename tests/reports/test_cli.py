@@ -127,7 +127,7 @@ def test_list_of_a_folder_without_runs(tmp_path, capsys):
         (["diagnose", "{tmp}/runs"], "runs' holds runs, expected one of them; see them by `stepscope list "),
         (["diagnose", "{tmp}/damaged"], "trace.sqlite"),
         (["diagnose", "{tmp}/foreign"], "meta.json"),
-        (["report", "{tmp}/runs/fine", "-o", "{tmp}"], "must name an HTML file"),
+        (["report", "{tmp}/runs/fine", "-o", "{tmp}"], "a report is a file, got the directory"),
         (["report", "{tmp}/runs/fine", "-o", "{tmp}/foreign/meta.json/x.html"], "choose another path"),
         (["list", "{tmp}/nowhere"], "no directory at"),
         (["frobnicate"], "invalid choice: 'frobnicate'"),

@@ -17,8 +17,9 @@ import pytest
 from stepscope.diagnostics.diagnosis import Verdict, diagnose
 from stepscope.diagnostics.limits import limits
 from stepscope.diagnostics.trace import Event
+from stepscope.reports.formats import render
 from stepscope.reports.numerals import typeset
-from stepscope.reports.page import apart, code, hash_of, page, render
+from stepscope.reports.page import apart, code, hash_of, page
 from stepscope.reports.tables import threshold
 from stepscope.reports.words import ADVICE, MARKS, answers, final, meaning, row
 

@@ -1,0 +1,91 @@
+"""Names that anybody may have chosen, made fit to be read: no control characters, no turns of direction, no 10 kB."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import reduce
+from typing import Any
+
+from ..diagnostics.trace import Trace
+from .numerals import shorten
+
+LONGEST = 200  # characters of a name; a report has hundreds
+UNKNOWN = "\ufffd"
+MARKS = "\u061c\u200e\u200f"
+"""Of direction; they are letters to the algorithm that orders a line."""
+TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
+def legible(text: str) -> str:
+    r"""Return text of one line whose characters are all seen, and that any file can hold.
+
+    >>> legible("a\nb\x00 \u202egpj.exe")
+    'a b␀ �gpj.exe'
+    """
+    return text if text.isprintable() else "".join(map(_seen, text))
+
+
+def _seen(character: str) -> str:
+    """Return what stands for a character: control characters have pictures of their own in Unicode."""
+    category = unicodedata.category(character)
+    if character.isspace() and category in ("Cc", "Zl", "Zp"):
+        return " "
+    if character < " " or character == "\x7f":
+        return chr(0x2400 + min(ord(character), 0x21))
+    turns = character in MARKS or unicodedata.bidirectional(character) in TURNS
+    return UNKNOWN if turns or category in ("Cc", "Cs") or character in "\ufffe\uffff" else character
+
+
+def name(text: str) -> str:
+    """Return a legible name of at most 200 characters."""
+    return shorten(legible(text), LONGEST)
+
+
+def names(texts: Iterable[str]) -> dict[str, str]:
+    """Return a legible name for each, no two alike."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for text in texts:
+        shown, count = name(text), 1
+        while shown in taken:
+            count += 1
+            shown = f"{name(text)} ({count})"
+        found[text] = shown
+        taken.add(shown)
+    return found
+
+
+def legible_trace(trace: Trace) -> Trace:
+    """Return a trace whose names and messages are legible; its numbers are the same arrays."""
+    shown = names(dict.fromkeys(tensor.name for tensor in trace.tensors))
+    scalars = names(trace.scalars)
+    changed = {old: new for old, new in shown.items() if old and old != new}
+
+    def said(message: str) -> str:
+        return legible(reduce(lambda text, pair: text.replace(*pair), changed.items(), message))
+
+    return replace(
+        trace,
+        meta=_plain(trace.meta),
+        tensors=[
+            replace(tensor, name=shown[tensor.name], formula=tensor.formula and name(tensor.formula))
+            for tensor in trace.tensors
+        ],
+        scalars={scalars[key]: values for key, values in trace.scalars.items()},
+        events=[
+            replace(
+                event, message=said(event.message), tensor=event.tensor and shown.get(event.tensor, name(event.tensor))
+            )
+            for event in trace.events
+        ],
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return name(value)
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
