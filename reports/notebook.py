@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from ..diagnostics.compare import Comparison, verdicts
 from ..diagnostics.diagnosis import Diagnosis, Verdict
 from ..diagnostics.trace import Trace
+from .chapters import alerts
 from .numerals import sentence, shorten, whole
-from .page import HEADS, alerts, cell
-from .tables import differing, parted
+from .tables import HEADS, cell, differing, parted
 from .words import MARKS, advice
 
 if TYPE_CHECKING:
