@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from .theme import STYLE, VARIABLES, WIDE
+from .theme import STYLE, VARIABLES, WIDE, any_letters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ def to_svg(draw: Callable[[Axes], None], key: str, label: str, size: tuple[float
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE), rc_context({"svg.hashsalt": key}):
+    with rc_context(STYLE), rc_context({"svg.hashsalt": key}), any_letters():
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure.subplots())
