@@ -24,11 +24,11 @@ Array = NDArray[np.float64]
 SUMS = ("torch.optim.sgd.SGD", "torch.optim.rmsprop.RMSprop")
 """Optimizers whose momentum adds gradients up. Of others it is an average, or nobody knows."""
 WRAPPERS = "stepscope.remedies."
-"""What is of this kind has the groups of the optimizer inside; `dampening` is in those of SGD alone."""
+"""What is of this kind may have the groups of the optimizer inside; `nesterov` is in those of SGD alone."""
 
 
 def effective_rates(trace: Trace) -> Array:
-    """Return the effective learning rate at the records, `(records, groups)`; NaN where none is known."""
+    """Return the effective learning rate at the records, `(records, groups)`; the rate itself without a sum."""
     lr = trace.groups.get("lr", np.empty((len(trace.steps), 0)))
     beta = trace.groups.get("beta1", np.full_like(lr, np.nan))
     known: list[dict[str, Any]] = trace.meta.get("hyperparameters", [])
@@ -41,7 +41,7 @@ def effective_rates(trace: Trace) -> Array:
 
 def adds_up(optimizer: str, settings: dict[str, Any]) -> bool:
     """Return whether an optimizer, by its dotted name, sums gradients in groups of such settings."""
-    return optimizer in SUMS or (optimizer.startswith(WRAPPERS) and "dampening" in settings)
+    return optimizer in SUMS or (optimizer.startswith(WRAPPERS) and "nesterov" in settings)
 
 
 def weight(settings: dict[str, Any], beta: Array) -> Array:

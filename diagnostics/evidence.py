@@ -143,14 +143,15 @@ def gather(trace: Trace) -> Evidence:
         variance = judge_variance(trace.steps, b, a, start)
         bias = judge_bias(trace.steps, trace.total("c_plus"), a, start)
         grows = growth(trace.steps, a, start)
-    lr = effective_rates(trace)  # a momentum that decays anneals as well
+    effective = effective_rates(trace)  # a momentum that decays anneals as well
     planned = False
-    if not blind and lr.size and len(variance.ratios) >= MIN_BLOCKS:
-        planned = annealed(trace.steps, lr, start)
+    if not blind and effective.size and len(variance.ratios) >= MIN_BLOCKS:
+        planned = annealed(trace.steps, effective, start)
         if planned:
-            variance = judge_annealed(trace.steps, b, a, pace(lr), variance)
+            variance = judge_annealed(trace.steps, b, a, pace(effective), variance)
+            # a is the sum of the rate itself, without what a momentum makes of it.
             grows = growth(trace.steps, at_an_even_rate(a, pace(trace.groups["lr"])), start)
-        elif variance.decision is Decision.VIOLATED and falling(trace.steps, lr, start):
+        elif variance.decision is Decision.VIOLATED and falling(trace.steps, effective, start):
             variance = against_the_rate(variance)
     if not blind:
         variance, bias = _with_early_rises(trace, a, variance, bias, planned)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ..synthetic.score import SuiteResult
     from .chapters import Contents, Runs
 
-ENDS = 4096
-"""Bytes at its head or, of a PDF, at its foot in which a file of ours says so."""
+ENDS = 2**17
+"""Bytes at its head or, of a PDF, at its foot in which a file of ours says so; there a long table of places follows."""
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,21 @@
 // Without it the page says the same.
 "use strict";
 
+const digits = { "⁰": 0, "¹": 1, "²": 2, "³": 3, "⁴": 4, "⁵": 5, "⁶": 6, "⁷": 7, "⁸": 8, "⁹": 9, "⁻": "-" };
+
+// The number that a cell is, with its unit or interval; NaN where it is anything else.
 const number = (text) => {
-  const found = text.replace(/[ ,\u2009\u202f]/g, "").replace("−", "-").match(/^-?[\d.]+(e[-+]?\d+)?/i);
-  return found ? Number(found[0]) : NaN;
+  const plain = text.split(/[\n[]/)[0].replace(/[ ,\u2009\u202f\u00a0]/g, "").replace(/−/g, "-").replace(/%$/, "");
+  const power = plain.replace(/·10([⁻⁰¹²³⁴-⁹]+)$/, (_, raised) => `e${[...raised].map((c) => digits[c]).join("")}`);
+  return power === "" ? NaN : Number(power);
 };
 
-const before = (a, b) => {
+// What is no number comes last, whichever way the column is sorted.
+const before = (a, b, sign) => {
   const [x, y] = [number(a), number(b)];
-  if (!Number.isNaN(x) && !Number.isNaN(y)) return x - y;
+  if (!Number.isNaN(x) && !Number.isNaN(y)) return sign * (x - y);
   if (Number.isNaN(x) !== Number.isNaN(y)) return Number.isNaN(x) ? 1 : -1;
-  return a.localeCompare(b, undefined, { numeric: true });
+  return sign * a.localeCompare(b, undefined, { numeric: true });
 };
 
 function sortable(table) {
@@ -24,9 +29,9 @@ function sortable(table) {
       const down = head.getAttribute("aria-sort") === "ascending";
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
-      const rows = [...table.tBodies[0].rows].sort((a, b) => before(value(a), value(b)));
-      table.tBodies[0].append(...(down ? rows.reverse() : rows));
+      const value = (row) => row.cells[column].innerText.trim();
+      const rows = [...table.tBodies[0].rows].sort((a, b) => before(value(a), value(b), down ? -1 : 1));
+      table.tBodies[0].append(...rows);
     });
   });
 }

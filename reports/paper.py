@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .theme import GRID, INK, MUTED, STYLE
+from .theme import GRID, INK, MUTED, STYLE, any_letters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,7 +144,7 @@ class Paper:
 
         content = io.BytesIO()
         about = {"Creator": "stepscope", "Title": self.title, "CreationDate": None}
-        with rc_context(TYPE), _quiet(), PdfPages(content, metadata=about) as pages:
+        with rc_context(TYPE), any_letters(), PdfPages(content, metadata=about) as pages:
             for number, each in enumerate(self.sheets, 1):
                 pages.savefig(_drawn(each, f"{number} of {len(self.sheets)}"))
         return content.getvalue()
@@ -187,7 +185,7 @@ def width_of(text: str, face: Face) -> float:
     """Return the inches that text takes per point of its size."""
     from matplotlib.textpath import text_to_path
 
-    with _quiet():
+    with any_letters():
         width, _, _ = text_to_path.get_text_width_height_descent(text or " ", _font(face), False)
     return float(width) / 72 / 10
 
@@ -198,14 +196,6 @@ def _font(face: Face) -> FontProperties:
 
     family = "DejaVu Sans Mono" if face == "mono" else "DejaVu Sans"
     return FontProperties(family=family, weight="bold" if face == "bold" else "normal", size=10.0)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Let a name have letters that the font lacks: they show as boxes."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"(?s)Glyph .*missing from font", UserWarning)
-        yield
 
 
 def _drawn(sheet: Sheet, number: str) -> Figure:

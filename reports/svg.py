@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from .theme import STYLE, VARIABLES, WIDE
+from .theme import STYLE, VARIABLES, WIDE, any_letters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +24,7 @@ def to_svg(draw: Callable[[Axes], None], key: str, label: str, size: tuple[float
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE), rc_context({"svg.hashsalt": key}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # text stays text: the fonts are those of the page
+    with rc_context(STYLE), rc_context({"svg.hashsalt": key}), any_letters():
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure.subplots())

@@ -9,8 +9,9 @@ alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from .numerals import count, number, power_of_ten
@@ -85,6 +86,14 @@ def dress(ax: Axes) -> None:
     ax.tick_params(which="both", colors=MUTED)
     for axis in (ax.xaxis, ax.yaxis):
         axis.label.set_color(STYLE["axes.labelcolor"])
+
+
+@contextmanager
+def any_letters() -> Iterator[None]:
+    """Let a name have letters that the font lacks: a page takes them from another, on paper they are boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"(?s)Glyph .*missing from font", UserWarning)
+        yield
 
 
 def css_variables(dark: bool) -> str:

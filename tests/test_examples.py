@@ -4,6 +4,7 @@ import copy
 import importlib
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -61,8 +62,10 @@ def test_every_remedy_is_on_trial(remedies):
     import stepscope.remedies
 
     script, *_ = remedies
-    named = " ".join(method.name for _, methods in script.PLAN for method in methods)
-    assert all(name in named for name in stepscope.remedies.__all__)
+    planned = {(task.name, method.name) for task, methods in script.PLAN for method in methods}
+    assert set(stepscope.remedies.__all__) <= {re.split(r"[ ,(]", name)[0] for _, name in planned}
+    found = json.loads((ROOT / "docs" / "proof.json").read_text())
+    assert {(row["task"], row["method"]) for row in found["tuned"]} == planned
 
 
 def test_the_search_spends_its_trials_and_finds_the_valley(remedies):
@@ -85,3 +88,5 @@ def test_an_interval_without_zero_has_an_outcome(remedies):
     assert paper.compared("t", "m", "b", 0.8 * base, base).outcome == paper.BETTER
     assert paper.compared("t", "m", "b", 1.2 * base, base).outcome == paper.WORSE
     assert paper.compared("t", "m", "b", base[::-1], base).outcome == paper.NEITHER
+    assert paper.compared("t", "m", "b", np.array([2.0, 0.1, 1.0, 1.0]), base).outcome == paper.UNTOLD
+    assert paper.compared("t", "m", "b", 0.8 * base, base, failed=True).outcome == paper.UNTOLD
