@@ -42,9 +42,10 @@ the baseline's mean, with Student's 95 % interval. Without zero in it the method
 "no difference seen", unless it reaches beyond {wide:g} %. Then, and where a run failed, nothing can be told.
 
 **What the intervals leave out.** They hold the scatter of the seeds at one rate, not that of the search for it: two
-seeds and {trials} rates may miss the best. They did for the three drops on the noisy quadratic, which reach 0.12 at a
-rate of 0.0033: there "better" than three drops says nothing. Differences of ten percent that come with very different
-rates should not be believed either. The runs are short: they show what a method does to a small run, not to yours.
+seeds and {trials} rates may miss the best. They did for the three drops on the noisy quadratic, which reach 0.15 ± 0.05
+at a rate of 0.0033: there "better" than three drops says nothing. Differences of ten percent that come with very
+different rates should not be believed either. The runs are short: they show what a method does to a small run, not to
+yours.
 
 **Words.** "AdaShift, none" has a second moment for each coordinate, "AdaShift" one for each tensor. A cosine or drops
 behind a comma are the schedule of the rate. SGD has momentum 0.9; AdaiV2 has a dampening of 0.5; in the game β1 is 0
