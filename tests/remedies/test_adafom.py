@@ -15,8 +15,8 @@ def twin(gradients, rate, beta1, eps, decay, decoupled):
     path = np.zeros(gradients.shape)
     for i in range(gradients.shape[1]):
         x, m, v = 1.0, 0.0, 0.0
-        for t, g in enumerate(gradients[:, i], start=1):
-            g = g + (0 if decoupled else decay * x)
+        for t, gradient in enumerate(gradients[:, i], start=1):
+            g = gradient + (0 if decoupled else decay * x)
             m = beta1 * m + (1 - beta1) * g
             v = (1 - 1 / t) * v + g * g / t
             x -= rate * decay * x if decoupled else 0
