@@ -87,6 +87,6 @@ def test_an_interval_without_zero_has_an_outcome(remedies):
     base = np.array([1.0, 1.1, 0.9, 1.0])
     assert paper.compared("t", "m", "b", 0.8 * base, base).outcome == paper.BETTER
     assert paper.compared("t", "m", "b", 1.2 * base, base).outcome == paper.WORSE
-    assert paper.compared("t", "m", "b", base + [0.01, -0.01, 0.01, -0.01], base).outcome == paper.NEITHER
+    assert paper.compared("t", "m", "b", base * np.array([1.01, 0.99, 1.01, 0.99]), base).outcome == paper.NEITHER
     assert paper.compared("t", "m", "b", np.array([2.0, 0.1, 1.0, 1.0]), base).outcome == paper.UNTOLD
     assert paper.compared("t", "m", "b", 0.8 * base, base, failed=True).outcome == paper.UNTOLD
