@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .trace import Event
+from .trace import Event, Trace
 
 RECORDED = 5
 """Alerts of a run with which the flight recorder is written out, which keeps others for the end."""
@@ -49,3 +49,8 @@ class Alert:
         message, _, rest = words.partition(CAUSE)
         cause, _, suggestion = rest.partition(TO_TRY)
         return cls(rule, event.step, event.tensor, message, cause, suggestion.removesuffix("."))
+
+
+def alerts_of(trace: Trace) -> list[Alert]:
+    """Return the alerts that were given while a run went on, the first first."""
+    return [Alert.read(event) for event in trace.events if event.kind == "alert"]

@@ -20,7 +20,7 @@ from .drift import Harm, HarmDecision
 from .evidence import Evidence, gather, judged_start
 from .finding import listed
 from .findings import Finding, findings_of, sentence
-from .limits import Limit, limits
+from .limits import Limit, Limits, limits
 from .remedy import Remedy
 from .skewness import Skewness
 from .trace import Trace
@@ -157,10 +157,13 @@ class Diagnosis:
         return {"schema": SCHEMA} | {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
 
-def diagnose(trace: Trace) -> Diagnosis:
-    """Judge a run: the conditions, the growth of a, the harm test, one verdict and findings."""
+def diagnose(trace: Trace, limited: Limits | None = None) -> Diagnosis:
+    """Judge a run: the conditions, the growth of a, the harm test, one verdict and findings.
+
+    `limited` is what `limits` says of it, for a caller that needs that as well.
+    """
     evidence = gather(trace)
-    verdict, limited = decide(evidence), limits(trace)
+    verdict, limited = decide(evidence), limits(trace) if limited is None else limited
     return Diagnosis(
         verdict=verdict,
         reason=_reason(verdict, evidence),

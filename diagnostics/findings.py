@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .alert import Alert
+from .alert import Alert, alerts_of
 from .conditions import GAUSSIAN_RISE, Condition, Decision, Growth
 from .drift import HarmDecision, judge_harm
 from .evidence import Evidence
@@ -77,7 +77,7 @@ def broke(e: Evidence) -> Finding | None:
 
 def alerted(e: Evidence) -> Finding | None:
     """Report the alerts that were given while the run went on: the first of each rule, and how many followed."""
-    alerts = [Alert.read(event) for event in e.trace.events if event.kind == "alert"]
+    alerts = alerts_of(e.trace)
     if not alerts:
         return None
     by_rule: dict[str, list[Alert]] = {}

@@ -104,12 +104,12 @@ def _under_the_schedule(trace: Trace, variance: Condition, start: int) -> Condit
 
     Under an annealed rate it stays open: c⁺/a falls with the rate then, so that both would seem to hold.
     """
-    lr = effective_rates(trace)
-    if not lr.size or len(variance.ratios) < MIN_BLOCKS:
+    effective = effective_rates(trace)
+    if not effective.size or len(variance.ratios) < MIN_BLOCKS:
         return variance
-    if annealed(trace.steps, lr, start):
+    if annealed(trace.steps, effective, start):
         return finite_horizon(variance)
-    if variance.decision is Decision.VIOLATED and falling(trace.steps, lr, start):
+    if variance.decision is Decision.VIOLATED and falling(trace.steps, effective, start):
         return against_the_rate(variance)
     return variance
 

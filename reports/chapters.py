@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..diagnostics.alert import Alert
+from ..diagnostics.alert import alerts_of
 from ..diagnostics.compare import RULE, compare
-from ..diagnostics.diagnosis import Diagnosis
+from ..diagnostics.diagnosis import Diagnosis, diagnose
 from ..diagnostics.drift import Harm
 from ..diagnostics.limits import Limits, limits
 from ..diagnostics.trace import Event, Trace
@@ -127,7 +127,8 @@ def front(runs: Runs, chapters: Sequence[Chapter]) -> Front:
 
 def chapter(key: str, name: str, trace: Trace) -> Chapter:
     """Return what the page says of one run."""
-    diagnosis, limited = trace.diagnose(), limits(trace)
+    limited = limits(trace)
+    diagnosis = diagnose(trace, limited)
     harms = judged(trace)
     beside = tensor_cells(diagnosis, harms)
     return Chapter(
@@ -154,7 +155,7 @@ def chapter(key: str, name: str, trace: Trace) -> Chapter:
 
 def alerts(trace: Trace) -> str:
     """Return which rules gave an alert while the run went on, and when first; empty where none did."""
-    found = [Alert.read(event) for event in trace.events if event.kind == "alert"]
+    found = alerts_of(trace)
     if not found:
         return ""
     first = {alert.rule: alert.step for alert in reversed(found)}

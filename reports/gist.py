@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..diagnostics.alert import RULES, Alert
+from ..diagnostics.alert import RULES, Alert, alerts_of
 from ..diagnostics.conditions import Decision
 from ..diagnostics.drift import HarmDecision
 from ..diagnostics.finding import Finding
@@ -89,6 +89,6 @@ def checks(chapter: Chapter) -> tuple[Check, ...]:
 
 def alerted(chapter: Chapter) -> Iterator[tuple[str, list[Alert]]]:
     """Yield each rule, and the alerts that it gave while the run went on."""
-    found = [Alert.read(event) for event in chapter.trace.events if event.kind == "alert"]
+    found = alerts_of(chapter.trace)
     for rule in dict.fromkeys([*RULES, *(alert.rule for alert in found)]):
         yield rule, [alert for alert in found if alert.rule == rule]

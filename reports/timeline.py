@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..diagnostics.alert import RECORDED, Alert
+from ..diagnostics.alert import RECORDED, Alert, alerts_of
 from ..diagnostics.flight import LENGTH
 from ..diagnostics.trace import Trace
 from .axes import whole_steps
@@ -47,7 +47,7 @@ class Timeline:
 
 def timeline(trace: Trace) -> Timeline:
     """Return when each rule gave an alert and each other thing happened, in the order of the first of each."""
-    alerts = [Alert.read(event) for event in trace.events if event.kind == "alert"]
+    alerts = alerts_of(trace)
     others = [event for event in trace.events if event.kind not in SILENT]
     lines = [
         *(Line(rule, tuple(a.step for a in alerts if a.rule == rule), True) for rule in _once(a.rule for a in alerts)),

@@ -14,6 +14,14 @@ import torch
 from stepscope.diagnostics.log import SqliteLog
 
 
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return scikit-learn's 1797 digits: pixels `(n, 64)` in [0, 1], and labels."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    return torch.tensor(pixels / 16, dtype=torch.float32), torch.tensor(labels)
+
+
 class Failing(SqliteLog):
     """A log whose commits raise `fault`, where there is one."""
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 
+from shared import digits
 from stepscope import Monitor
 
 
@@ -47,8 +47,7 @@ def learn_by(feedback, epochs):
 
     Return the angles of steps and -gradients of the two hidden weights at every record, and the accuracy on 497 others.
     """
-    digits = load_digits()
-    images, labels = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)
+    images, labels = digits()
     torch.manual_seed(0)
     layers = [nn.Linear(64, 128), nn.Linear(128, 128), nn.Linear(128, 10)]
     carriers = [torch.randn(10, 128) / math.sqrt(10) for _ in range(2)]

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 
+from shared import digits
 from stepscope.diagnostics.angular_velocity import AngularVelocity, Projection, angle
 from stepscope.remedies import Adai, AdaShift, AutoDrop
 from stepscope.remedies.autodrop import settled
@@ -231,8 +231,7 @@ def test_bad_settings_are_refused_in_a_sentence(setting, sentence):
 
 
 def digits_run(seed, lr, momentum, epochs):
-    digits = load_digits()
-    images, labels = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)
+    images, labels = digits()
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import t as student
-from sklearn.datasets import load_digits
 from torch import nn
 
+from shared import digits
 from stepscope import Monitor
 from stepscope.diagnostics.effective_rate import effective_rates
 from stepscope.remedies import Demon
@@ -139,8 +139,7 @@ def test_a_run_under_it_is_judged_as_one_whose_rate_is_annealed():
 
 def accuracy(seed, demon):
     """Train a perceptron on digits for 25 epochs, by Demon or by a cosine schedule; return how many of 497 it tells."""
-    digits = load_digits()
-    images, labels = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)
+    images, labels = digits()
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     steps = 25 * len(range(0, 1300, 32))

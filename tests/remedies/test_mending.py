@@ -6,9 +6,9 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 
+from shared import digits
 from stepscope import Monitor, Verdict
 from stepscope.diagnostics.remedy import REMEDIES
 
@@ -23,12 +23,6 @@ def quiet():
     logger.setLevel(logging.ERROR)
     yield
     logger.setLevel(before)
-
-
-def digits():
-    """Return pixels in [0, 1] and labels."""
-    pixels, labels = load_digits(return_X_y=True)
-    return torch.tensor(pixels / 16, dtype=torch.float32), torch.tensor(labels)
 
 
 def put_in_place(optimizer, lines, **names):
