@@ -338,7 +338,8 @@ def judge_annealed(steps: ArrayLike, b: ArrayLike, a: ArrayLike, pace: Array, wh
     What `whole` says of the limit in t is moot: b/a is small late because the rate is. But where the rate ends at 0 and
     b/a goes to 0 with the steps left, the end of the run meets the condition: HOLDS (docs/theory.md 4.1, P5), as it
     does where the gradients vanished, which no schedule can make so small. Anything else is INCONCLUSIVE. `pace` is the
-    learning rate at each record over its largest.
+    effective learning rate at each record over its largest: a momentum that decays alone, as under Demon, ends at the
+    rate itself, a tenth of what lr/(1-0.9) was, not at 0, and stays open.
     """
     if len(whole.ratios) and whole.ratios[-1] <= VARIANCE_FLOOR * whole.ratios.max():
         return replace(whole, decision=Decision.HOLDS, steps_needed=None)

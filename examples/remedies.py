@@ -9,16 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import joblib
 import tasks
 import torch
 from remedies_page import Row, draw, page
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR
 
@@ -40,8 +41,10 @@ from stepscope.remedies import (
 Make = Callable[[list[torch.nn.Parameter], float, int], Optimizer]
 Schedule = Callable[[Optimizer, torch.nn.Module, int], LRScheduler]
 
-FACTOR = 3.0
-"""Between neighbouring rates, before the search becomes finer."""
+GRID = [step / 2 for step in range(-4, 5)]
+"""Powers of ten, times the rate at which a method's search begins."""
+TUNING = range(1000, 1005)
+"""Seeds that rates are chosen by."""
 
 
 # --- methods --------------------------------------------------------------------------------------------------
@@ -87,7 +90,7 @@ class Method:
     name: str
     make: Make
     start: float
-    """The rate at which the search begins."""
+    """The rate about which the search is."""
     schedule: Schedule = constant
     against: tuple[str, ...] = ()
 
@@ -126,6 +129,7 @@ GAMES = [
     Method("AMSGrad", lambda p, lr, n: AMSGrad(p, lr, BETAS), 0.5, inverse_root, ("Adam",)),
     Method("ADOPT", lambda p, lr, n: ADOPT(p, lr, BETAS), 0.5, inverse_root, ("Adam",)),
     Method("ADOPT, clip=None", lambda p, lr, n: ADOPT(p, lr, BETAS, clip=None), 0.5, inverse_root, ("Adam",)),
+    Method("AdaShift", lambda p, lr, n: AdaShift(p, lr, BETAS), 0.5, inverse_root, ("Adam",)),
     Method("AdaShift, none", lambda p, lr, n: AdaShift(p, lr, BETAS, spatial="none"), 0.5, inverse_root, ("Adam",)),
     Method("AdaFom", lambda p, lr, n: AdaFom(p, lr, 0.0), 0.5, inverse_root, ("Adam",)),
 ]
@@ -135,15 +139,24 @@ LEAP = [
     Method("ClipUpdates", lambda p, lr, n: ClipUpdates(adam(p, lr, n)), 1e-2, against=("Adam",)),
 ]
 
+BY_NAME = {method.name: method for method in DAMPED + RULES}
+NOISE = DAMPED + [BY_NAME[name] for name in ("Adam", "Adam, cosine", "CProp(Adam)", "DemonAdam", "DemonAdam, average")]
+CURVED = [
+    BY_NAME["SGD, cosine"],
+    replace(BY_NAME["Adam, cosine"], start=1e-2),
+    *(replace(BY_NAME[name], against=("Adam, cosine", "SGD, cosine")) for name in ("Adai", "AdaiV2, dampening 0.5")),
+]
+
 PLAN: list[tuple[tasks.Task, list[Method]]] = [
-    (tasks.MLP, DAMPED + RULES),
-    (tasks.CNN, DAMPED + RULES),
     (tasks.CHARACTERS, DAMPED + RULES),
-    (tasks.NOISY, DAMPED),
+    (tasks.CNN, DAMPED + RULES),
+    (tasks.MLP, DAMPED + RULES),
+    (tasks.NOISY, NOISE),
+    (tasks.GROWING, LEAP),
     (tasks.LEAPING, LEAP),
+    (tasks.VALLEYS, CURVED),
     (tasks.STOCHASTIC, GAMES),
 ]
-BY_NAME = {method.name: method for method in DAMPED + RULES}
 PLAIN = Method("SGD without momentum", lambda p, lr, n: SGD(p, lr), 0.1)
 CONFORMING = Method("CProp", lambda p, lr, n: CProp(SGD(p, lr)), 0.1)
 
@@ -164,6 +177,8 @@ def train(task: tasks.Task, method: Method, lr: float, seed: int, watched: bool 
         optimizer.zero_grad()
         loss = task.loss(model, t, source)
         loss.backward()  # type: ignore[no-untyped-call]
+        if task.clip < math.inf:
+            clip_grad_norm_(model.parameters(), task.clip)
         optimizer.step()
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
@@ -177,43 +192,37 @@ def train(task: tasks.Task, method: Method, lr: float, seed: int, watched: bool 
     return scores
 
 
-def tuned(score: Callable[[float], float], start: float, trials: int) -> float:
-    """Return the rate of the lowest of so many scores: neighbours of the best so far, ever nearer.
+def tuned(score: Callable[[float, int], float], start: float) -> float:
+    """Return the rate of the lowest mean score: of a grid over four decades, then of the best two and their neighbours.
 
-    Each method gets the same number, wherever it begins.
+    The grid is judged by the first two seeds, the finalists by all; each method gets the same rates about its start.
     """
-    known = {0.0: score(start)}
-    width = 1.0
-    while len(known) < trials:
-        best = min(known, key=lambda power: known[power])
-        fresh = [power for power in (best + width, best - width) if power not in known]
-        if fresh:
-            known[fresh[0]] = score(start * FACTOR ** fresh[0])
-        else:
-            width /= 2
-    return start * FACTOR ** min(known, key=lambda power: known[power])
+
+    def mean(power: float, seeds: Sequence[int]) -> float:
+        return fmean(score(start * 10**power, seed) for seed in seeds)
+
+    grid = sorted(GRID, key=lambda power: mean(power, TUNING[:2]))
+    finalists = {power + beside for power in grid[:2] for beside in (-0.25, 0.0, 0.25)}
+    return start * 10 ** min(sorted(finalists), key=lambda power: mean(power, TUNING))
 
 
-def tried(task: tasks.Task, method: Method, trials: int) -> Row:
-    """Tune a method on two seeds, and run it on others."""
-    others = (1000, 1001)
-    rate = tuned(lambda lr: fmean(train(task, method, lr, seed)["tune"] for seed in others), method.start, trials)
-    return at_rate(task, method, rate)
+def tried(task: tasks.Task, method: Method) -> Row:
+    """Tune a method on some seeds, and run it on others."""
+    return at_rate(task, method, tuned(cache(lambda lr, seed: train(task, method, lr, seed)["tune"]), method.start))
 
 
 def at_rate(task: tasks.Task, method: Method, lr: float, watched: bool = False) -> Row:
     """Run a method on all seeds of a task."""
     runs = [train(task, method, lr, seed, watched) for seed in range(task.seeds)]
     scores = {name: [run[name] for run in runs] for name in runs[0] if name != "tune"}
-    about = {"task": task.name, "measure": task.measure, "method": method.name, "against": method.against}
-    about["failed"] = task.failed["score"]
-    return {**about, "lr": lr, "scores": scores}
+    about = {"task": task.name, "about": task.about, "measure": task.measure, "failed": task.failed["score"]}
+    return {**about, "method": method.name, "against": method.against, "lr": lr, "scores": scores}
 
 
-def results(trials: int) -> dict[str, Any]:
+def results() -> dict[str, list[Row]]:
     """Return what came of every method on every task, and on the perceptron at given rates."""
     parts = {
-        "tuned": [joblib.delayed(tried)(task, method, trials) for task, methods in PLAN for method in methods],
+        "tuned": [joblib.delayed(tried)(task, method) for task, methods in PLAN for method in methods],
         "demon": [
             joblib.delayed(at_rate)(tasks.MLP, BY_NAME[name], lr)
             for lr in (0.003, 0.03, 0.1)
@@ -225,19 +234,18 @@ def results(trials: int) -> dict[str, Any]:
             for method in (PLAIN, CONFORMING)
         ],
     }
-    return {"trials": trials, **{name: joblib.Parallel(n_jobs=-1, verbose=5)(jobs) for name, jobs in parts.items()}}
+    return {name: joblib.Parallel(n_jobs=-1, verbose=5)(jobs) for name, jobs in parts.items()}
 
 
 def main() -> None:
     """Write proof.json, proof.md and proof.svg into a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--trials", type=int, default=7, help="rates tried for each method and task")
     parser.add_argument("--page", action="store_true", help="write the page from the proof.json that is there")
     arguments = parser.parse_args()
     data = arguments.folder / "proof.json"
     if not arguments.page:
-        data.write_text(json.dumps(results(arguments.trials), indent=1) + "\n")
+        data.write_text(json.dumps(results(), indent=1) + "\n")
     found = json.loads(data.read_text())
     (arguments.folder / "proof.md").write_text(page(found))
     draw(found["tuned"], arguments.folder / "proof.svg")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from stepscope.reports.sheets import sheet
 from stepscope.reports.theme import BLUE, GREEN, INK, MUTED, VERMILLION
 
 Row = dict[str, Any]
-"""What one method made of one task: task, measure, method, against, lr, and the scores of each seed by name."""
+"""What one method made of one task: its name, what it is, and measure; method, against, lr, scores by name and seed."""
 
 BETTER, WORSE, NEITHER, UNTOLD = "better", "worse", "no difference seen", "cannot tell"
 COLOUR = {BETTER: GREEN, WORSE: VERMILLION, NEITHER: BLUE, UNTOLD: MUTED}
@@ -27,25 +28,24 @@ LIMIT = 80
 
 INTRODUCTION = """# Do the remedies help?
 
-Each method of [remedies](remedies.md#the-methods), tried on three small networks with real data, and some of them on
-problems with a known answer, next to the baseline that it would replace. `python examples/remedies.py docs` writes this
+Each method of [remedies](remedies.md#the-methods), tried on three small networks with real data, and on problems that
+some of them are made for, next to the baseline that it would replace. `python examples/remedies.py docs` writes this
 page; the scores of every seed are in `proof.json`.
 
-**The same budget.** A method and its baseline have {trials} trials each to find a rate: from a usual one the search
-goes to the neighbours of the best so far, a factor of 3 apart at first, then nearer. Rates are chosen on two seeds that
-are not among those below; on the networks by a loss on data that are neither trained on nor reported. Then each method
-runs at its rate on {seeds} seeds; the same seed has the same first weights and the same batches for all. A run that
-diverges, or ends worse than random guessing, has failed and scores as guessing does; on the quadratics, as not moving.
+**The same budget.** For each method and task, baselines as well, the rate is sought in the same way: nine rates, a
+factor of √10 apart and four decades in all, about one that is usual for the method, by two seeds; then the best two of
+them and what lies halfway to their neighbours, by five. None of these seeds is among those below, and on the networks
+rates are chosen by a loss on data that are neither trained on nor reported. Then each method runs at its rate on
+{seeds} seeds; the same seed has the same first weights and the same batches for all. A run that diverges, or ends worse
+than random guessing, has failed and scores as guessing does; elsewhere, as the start or the wrong end.
 
 **Reading.** ± is the standard deviation over seeds. A difference is that of the scores of the same seeds, in percent of
 the baseline's mean, with Student's 95 % interval. Without zero in it the method is called better or worse; with zero,
 "no difference seen", unless it reaches beyond {wide:g} %. Then, and where a run failed, nothing can be told.
 
-**What the intervals leave out.** They hold the scatter of the seeds at one rate, not that of the search for it: two
-seeds and {trials} rates may miss the best. They did for the three drops on the noisy quadratic, which reach 0.15 ± 0.05
-at a rate of 0.0033: there "better" than three drops says nothing. Differences of ten percent that come with very
-different rates should not be believed either. The runs are short: they show what a method does to a small run, not to
-yours.
+**What the intervals leave out.** They hold the scatter of the seeds at one rate, not that of the search for it.
+Differences of ten percent that come with very different rates should not be believed. Of so many intervals one in
+twenty is wrong by chance. The runs are short: they show what a method does to a small run, not to yours.
 
 **Words.** "AdaShift, none" has a second moment for each coordinate, "AdaShift" one for each tensor. A cosine or drops
 behind a comma are the schedule of the rate. SGD has momentum 0.9; AdaiV2 has a dampening of 0.5; in the game β1 is 0
@@ -55,7 +55,8 @@ and β2 is 0.99; everything else is at its default.
 DEMON = """## Demon beside a cosine, at given rates
 
 SGD with momentum 0.9 on the perceptron. A momentum that falls to zero lowers the effective rate lr/(1-β) to a tenth, as
-a cosine lowers the rate itself to zero. Where a run is too slow, both make it slower.
+a cosine lowers the rate itself to zero: at one and the same rate the two do the same to a run, and make one that is too
+slow slower. Above each has a rate of its own, and that is where they differ.
 """
 
 CPROP = """## CProp and conformity, at given rates
@@ -175,10 +176,11 @@ def page(found: dict[str, Any]) -> str:
     every = list(comparisons(tuned))
     numbers = sorted({len(row["scores"]["score"]) for row in tuned})
     seeds = " or ".join(map(str, numbers))
-    introduction = INTRODUCTION.format(trials=found["trials"], seeds=seeds, wide=WIDE)
+    introduction = INTRODUCTION.format(seeds=seeds, wide=WIDE)
     parts = [introduction, "## In short\n", summary(every), "![Intervals of the differences](proof.svg)\n"]
     for task in tasks_of(tuned):
-        parts += [f"## {task[0].upper()}{task[1:]}\n", reached([row for row in tuned if row["task"] == task])]
+        rows = [row for row in tuned if row["task"] == task]
+        parts += [f"## {task[0].upper()}{task[1:]}\n", fill(rows[0]["about"], 120) + "\n", reached(rows)]
         parts += [differences([c for c in every if c.task == task])]
     parts += [DEMON, at_given_rates(found["demon"]), CPROP, at_given_rates(found["cprop"])]
     return "\n".join(parts)

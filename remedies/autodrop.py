@@ -32,7 +32,8 @@ class AutoDrop(LRScheduler):
     as not. Their trigger, a change of less than 0.01° from one epoch to the next, fires by chance: single angles
     scatter by 10°. Here the rate drops when two things are true of the newer half of the angles since the last drop:
     a line through them, and two standard errors more, rises by less than 15° in all, and their mean is above 60°, where
-    drift has less energy than noise. Whatever still runs straight is left alone. That takes 15 epochs at least.
+    drift has less energy than noise. Whatever still runs straight is left alone. That takes 15 epochs at least. Where
+    it takes tens of epochs to rise, the angle seems settled too early in one run of ten, at two thirds of its way.
 
     It changes the rates as they are. A schedule that computes them from the first one, such as `LambdaLR`, would undo
     that; warm up by hand, or make this one when the warm-up is over. Where processes hold parts of the parameters each

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import pytorch_optimizer
 import torch
 from torch import nn
 
@@ -15,17 +16,18 @@ MEAN = 0.01 * 1010 - 0.99 * 10
 SEEDS, STEPS, BURN_IN = 512, 20_000, 2_000
 
 
-def pulls(make):
+def pulls(make, streams=SEEDS, falls=0.0):
     """Return E[g·a] and E[a], a the stepsize, of g = 1010 in 1 of 100 draws, else -10, each with its standard error.
 
     Every coordinate is a stream of its own: the errors are those of the mean over streams. a is read off the step:
-    without momentum and at lr = 1 it is -Δθ/g. Seed 0.
+    without momentum and at lr = 1 it is -Δθ/g. Seed 0. A stepsize that falls as t^-falls is held by a rate of t^falls.
     """
-    x = nn.Parameter(torch.zeros(SEEDS, dtype=torch.float64))
+    x = nn.Parameter(torch.zeros(streams, dtype=torch.float64))
     optimizer, source = make([x]), torch.Generator().manual_seed(0)
-    both = torch.zeros(2, SEEDS, dtype=torch.float64)
+    both = torch.zeros(2, streams, dtype=torch.float64)
     for t in range(STEPS):
-        x.grad = torch.where(torch.rand(SEEDS, generator=source) < 0.01, 1010.0, -10.0).double()
+        x.grad = torch.where(torch.rand(streams, generator=source) < 0.01, 1010.0, -10.0).double()
+        optimizer.param_groups[0]["lr"] = (t + 1) ** falls
         with torch.no_grad():
             x.zero_()
         optimizer.step()
@@ -33,7 +35,7 @@ def pulls(make):
             both[0] -= x.detach()
             both[1] -= x.detach() / x.grad
     both /= STEPS - BURN_IN
-    return [(float(each.mean()), float(each.std() / math.sqrt(SEEDS))) for each in both]
+    return [(float(each.mean()), float(each.std() / math.sqrt(streams))) for each in both]
 
 
 BETAS = (0.0, 0.99)
@@ -65,6 +67,21 @@ def test_those_with_an_old_second_moment_walk_along_it(name):
 
 
 @pytest.mark.slow
+def test_yogi_walks_along_it():
+    """Its v is so large, and changes by so little, that it hardly knows g_t: 0.00037 on both sides, methods of 4."""
+    (pull, error), (stepsize, _) = pulls(lambda x: pytorch_optimizer.Yogi(x, 1.0, BETAS, eps=0.0))
+    assert pull > 3 * error
+    assert pull == pytest.approx(MEAN * stepsize, abs=4 * error)
+
+
+@pytest.mark.slow
+def test_adagrad_walks_along_it():
+    """Its v knows g_t by 1/t, see AdaFom; eight times the streams, as its stepsize is known to 1 of 200 only."""
+    (pull, error), (stepsize, _) = pulls(lambda x: torch.optim.Adagrad(x, 1.0, eps=0.0), 8 * SEEDS, falls=0.5)
+    assert 3 * error < pull < MEAN * stepsize
+
+
+@pytest.mark.slow
 def test_a_plain_mean_walks_along_it():
     """AdaFom's v knows g_t by 1/t: E[g·a] lags behind E[g]·E[a], by some 0.0007 in these steps, and has its sign."""
     (pull, error), (stepsize, _) = pulls(lambda x: AdaFom(x, 1.0, 0.0))
@@ -76,6 +93,38 @@ def test_the_bound_of_adopt_brings_the_bias_back_until_it_has_grown():
     """In a rare step |g|/sqrt(v) comes to 25 and more, and t^(1/4) to 12: what is cut off is its large gradient."""
     (pull, error), _ = pulls(lambda x: ADOPT(x, 1.0, BETAS))
     assert pull < -20 * error
+
+
+ENDS = {
+    "Adam": (torch.optim.Adam, 0.5, {"betas": BETAS}),
+    "AMSGrad": (AMSGrad, 3.5, {"betas": BETAS}),
+    "AdaShift": (AdaShift, 0.5, {"betas": BETAS, "spatial": "none"}),
+    "ADOPT": (ADOPT, 0.5, {"betas": BETAS, "clip": None}),
+    "AdaFom": (AdaFom, 0.5, {"beta1": 0.0}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENDS)
+def test_the_stochastic_game_is_lost_by_adam_alone(name):
+    """Where 512 players of [-1, 1] are, in the mean of the second half of 10^5 steps at a rate of α/√t: -1 is best.
+
+    AMSGrad's stepsizes are those of the largest v, so that it needs seven times the rate to get as far.
+    """
+    kind, alpha, settings = ENDS[name]
+    steps, x = 100_000, nn.Parameter(torch.zeros(SEEDS, dtype=torch.float64))
+    optimizer, source = kind([x], lr=alpha, **settings), torch.Generator().manual_seed(0)
+    places = torch.zeros(SEEDS, dtype=torch.float64)
+    for t in range(1, steps + 1):
+        x.grad = torch.where(torch.rand(SEEDS, generator=source) < 0.01, 1010.0, -10.0).double()
+        optimizer.param_groups[0]["lr"] = alpha / math.sqrt(t)
+        optimizer.step()
+        with torch.no_grad():
+            x.clamp_(-1, 1)
+        if t > steps / 2:
+            places += x.detach() / (steps / 2)
+    mean, error = float(places.mean()), float(places.std() / math.sqrt(SEEDS))
+    assert mean > 0.9 if name == "Adam" else mean < -5 * error
 
 
 def played(make, problem, steps):
