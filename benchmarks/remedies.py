@@ -16,9 +16,22 @@ from rich.console import Console
 from rich.table import Table
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from stepscope.remedies import ADOPT, AdaFom, Adai, AdaShift, AMSGrad, ClipUpdates, CProp, Demon, DemonAdam
+from stepscope.remedies import (
+    ADOPT,
+    AdaFom,
+    Adai,
+    AdaiV2,
+    AdaShift,
+    AMSGrad,
+    AutoDrop,
+    ClipUpdates,
+    CProp,
+    Demon,
+    DemonAdam,
+)
 
-Make = Callable[[list[torch.Tensor]], Optimizer]
+Stepped = Optimizer | AutoDrop
+Make = Callable[[list[torch.Tensor]], Stepped]
 SIZES = {"60 tensors of 32 × 32": [(32, 32)] * 60, "4 tensors of 1000 × 1000": [(1000, 1000)] * 4}
 RATE = 1e-9
 
@@ -42,16 +55,18 @@ PAIRS: dict[str, tuple[Make, Make]] = {
     "AdaShift, none / Adam": (lambda p: AdaShift(p, RATE, spatial="none"), adam),
     "AdaFom / Adam": (lambda p: AdaFom(p, RATE), adam),
     "Adai / SGD": (lambda p: Adai(p, RATE), sgd),
+    "AdaiV2 / SGD": (lambda p: AdaiV2(p, RATE, dampening=0.5), sgd),
     "DemonAdam / Adam": (lambda p: DemonAdam(p, 10**6, RATE), adam),
     "Demon / SGD": (lambda p: Demon(sgd(p), 10**6), sgd),
     "CProp / SGD": (lambda p: CProp(sgd(p)), sgd),
     "CProp / AdamW": (lambda p: CProp(adamw(p)), adamw),
     "ClipUpdates / AdamW": (lambda p: ClipUpdates(adamw(p)), adamw),
+    "AutoDrop, once an epoch / SGD": (lambda p: AutoDrop(sgd(p)), sgd),
 }
 
 
-def made(make: Make, shapes: list[tuple[int, ...]]) -> Optimizer:
-    """Return an optimizer that has taken some steps on random gradients."""
+def made(make: Make, shapes: list[tuple[int, ...]]) -> Stepped:
+    """Return an optimizer or scheduler that has taken some steps on random gradients."""
     source = torch.Generator().manual_seed(0)
     params = [torch.randn(shape, generator=source).requires_grad_() for shape in shapes]
     for p in params:
@@ -62,7 +77,7 @@ def made(make: Make, shapes: list[tuple[int, ...]]) -> Optimizer:
     return optimizer
 
 
-def timed(optimizer: Optimizer, steps: int) -> float:
+def timed(optimizer: Stepped, steps: int) -> float:
     """Return the seconds of CPU time that a step takes."""
     begin = time.process_time()
     for _ in range(steps):
@@ -70,9 +85,10 @@ def timed(optimizer: Optimizer, steps: int) -> float:
     return (time.process_time() - begin) / steps
 
 
-def kept(optimizer: Optimizer) -> int:
-    """Return the bytes of all states."""
-    states = [x for state in optimizer.state.values() for x in state.values()]
+def kept(optimizer: Stepped) -> int:
+    """Return the bytes of all states; of a scheduler, those of what it drives."""
+    driven = optimizer.optimizer if isinstance(optimizer, AutoDrop) else optimizer
+    states = [x for state in driven.state.values() for x in state.values()]
     return sum(x.numel() * x.element_size() for x in states if isinstance(x, torch.Tensor))
 
 

@@ -28,12 +28,16 @@ WRAPPERS = "stepscope.remedies."
 
 
 def effective_rates(trace: Trace) -> Array:
-    """Return the effective learning rate at the records, `(records, groups)`; the rate itself without a sum."""
+    """Return the effective learning rate at the records, `(records, groups)`; the rate itself without a sum.
+
+    The record has the settings of the groups that were there at its start; one that came later is read as the last.
+    """
     lr = trace.groups.get("lr", np.empty((len(trace.steps), 0)))
     beta = trace.groups.get("beta1", np.full_like(lr, np.nan))
     known: list[dict[str, Any]] = trace.meta.get("hyperparameters", [])
     rates = lr.copy()
-    for group, settings in enumerate(known[: lr.shape[1]]):
+    for group in range(lr.shape[1] if known else 0):
+        settings = known[min(group, len(known) - 1)]
         if adds_up(str(trace.meta.get("optimizer")), settings):
             rates[:, group] *= weight(settings, beta[:, group])
     return rates

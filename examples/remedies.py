@@ -18,12 +18,12 @@ from statistics import fmean
 import joblib
 import tasks
 import torch
-from remedies_page import Row, draw, page
+from remedies_page import Row, draw, draw_rates, page
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR
 
-from stepscope import Monitor
+from stepscope import Monitor, Trace
 from stepscope.remedies import (
     ADOPT,
     AdaFom,
@@ -157,6 +157,7 @@ PLAN: list[tuple[tasks.Task, list[Method]]] = [
     (tasks.VALLEYS, CURVED),
     (tasks.STOCHASTIC, GAMES),
 ]
+SCHEDULES = ("SGD", "SGD, cosine", "Demon")
 PLAIN = Method("SGD without momentum", lambda p, lr, n: SGD(p, lr), 0.1)
 CONFORMING = Method("CProp", lambda p, lr, n: CProp(SGD(p, lr)), 0.1)
 
@@ -219,14 +220,27 @@ def at_rate(task: tasks.Task, method: Method, lr: float, watched: bool = False) 
     return {**about, "method": method.name, "against": method.against, "lr": lr, "scores": scores}
 
 
+def rates(name: str, steps: int = 600) -> Trace:
+    """Return the record of a run that goes nowhere, for its rates under a method."""
+    task, method = tasks.MLP, BY_NAME[name]
+    model = tasks.Point(torch.zeros(1))
+    optimizer = method.make(list(model.parameters()), 0.03, steps)
+    scheduler = method.schedule(optimizer, model, task.epochs)
+    with Monitor(optimizer, what_if=()) as monitor:
+        for t in range(steps):
+            model.x.grad = torch.ones(1)
+            optimizer.step()
+            if (t + 1) % (steps // task.epochs) == 0:
+                scheduler.step()
+    return monitor.trace
+
+
 def results() -> dict[str, list[Row]]:
     """Return what came of every method on every task, and on the perceptron at given rates."""
     parts = {
         "tuned": [joblib.delayed(tried)(task, method) for task, methods in PLAN for method in methods],
         "demon": [
-            joblib.delayed(at_rate)(tasks.MLP, BY_NAME[name], lr)
-            for lr in (0.003, 0.03, 0.1)
-            for name in ("SGD", "SGD, cosine", "Demon")
+            joblib.delayed(at_rate)(tasks.MLP, BY_NAME[name], lr) for lr in (0.003, 0.03, 0.1) for name in SCHEDULES
         ],
         "cprop": [
             joblib.delayed(at_rate)(tasks.MLP, method, lr, watched=method is PLAIN)
@@ -238,7 +252,7 @@ def results() -> dict[str, list[Row]]:
 
 
 def main() -> None:
-    """Write proof.json, proof.md and proof.svg into a folder."""
+    """Write proof.json, proof.md and its figures into a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--page", action="store_true", help="write the page from the proof.json that is there")
@@ -249,6 +263,7 @@ def main() -> None:
     found = json.loads(data.read_text())
     (arguments.folder / "proof.md").write_text(page(found))
     draw(found["tuned"], arguments.folder / "proof.svg")
+    draw_rates({name: rates(name) for name in SCHEDULES}, arguments.folder / "proof-rates.svg")
 
 
 if __name__ == "__main__":

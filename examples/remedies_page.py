@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from stepscope import Trace
 from stepscope.reports.sheets import sheet
 from stepscope.reports.theme import BLUE, GREEN, INK, MUTED, VERMILLION
 
@@ -57,6 +58,8 @@ DEMON = """## Demon beside a cosine, at given rates
 SGD with momentum 0.9 on the perceptron. A momentum that falls to zero lowers the effective rate lr/(1-β) to a tenth, as
 a cosine lowers the rate itself to zero: at one and the same rate the two do the same to a run, and make one that is too
 slow slower. Above each has a rate of its own, and that is where they differ.
+
+![The rate and the effective rate of each](proof-rates.svg)
 """
 
 CPROP = """## CProp and conformity, at given rates
@@ -211,3 +214,12 @@ def draw(tuned: Sequence[Row], path: Path) -> None:
             ax.set_xlabel("difference in %, left is better")
             ax.set_yticks(range(len(rows)), [f"{method} | {baseline}" for method, baseline in rows], color=MUTED)
             ax.set_ylim(len(rows) - 0.5, -0.5)
+
+
+def draw_rates(traces: dict[str, Trace], path: Path) -> None:
+    """Draw the rate and the effective rate of each run, a panel for each."""
+    with sheet(path, (12.5, 3.4), "What a gradient is multiplied with in all, lr/(1-β)") as figure:
+        panels = figure.subplots(1, len(traces), sharey=True)
+        for ax, (name, trace) in zip(panels, traces.items(), strict=True):
+            trace.plot.rate(ax=ax)
+            ax.set(title=name, xscale="linear", yscale="linear", ylim=(0, None))

@@ -60,6 +60,15 @@ def test_the_page_is_that_of_its_results(remedies):
     assert (ROOT / "docs" / "proof.md").read_text() == paper.page(found)
 
 
+def test_the_figures_are_those_of_its_results(remedies, tmp_path):
+    script, paper, _ = remedies
+    found = json.loads((ROOT / "docs" / "proof.json").read_text())
+    paper.draw(found["tuned"], tmp_path / "proof.svg")
+    paper.draw_rates({name: script.rates(name) for name in script.SCHEDULES}, tmp_path / "proof-rates.svg")
+    for figure in tmp_path.iterdir():
+        assert figure.read_bytes() == (ROOT / "docs" / figure.name).read_bytes()
+
+
 def test_every_remedy_is_on_trial(remedies):
     import stepscope.remedies
 

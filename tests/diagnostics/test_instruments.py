@@ -339,6 +339,18 @@ def test_the_effective_rate_follows_a_schedule_of_the_momentum():
     assert effective_rates(monitor.trace)[:, 0] == pytest.approx(np.where(monitor.trace.steps <= 8, 1.0, 0.2))
 
 
+def test_the_effective_rate_of_a_group_that_comes_later():
+    x, later = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
+    optimizer = torch.optim.SGD([("x", x)], lr=0.1, momentum=0.9)
+    with Monitor(optimizer, strict=True) as monitor:
+        for step in range(16):
+            if step == 8:
+                optimizer.add_param_group({"params": [("later", later)], "lr": 0.01})
+            x.grad = later.grad = torch.ones(3)
+            optimizer.step()
+    assert effective_rates(monitor.trace)[-1] == pytest.approx([1.0, 0.1])
+
+
 # --- underflow -----------------------------------------------------------------------------------------------
 
 
