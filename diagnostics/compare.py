@@ -34,7 +34,7 @@ LATE = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run of a comparison: its setting, its diagnosis, its mean loss over the last tenth of the steps, its record."""
+    """A run of a comparison: its setting, its diagnosis, its mean loss over the last tenth of the steps, the record."""
 
     name: str
     diagnosis: Diagnosis
