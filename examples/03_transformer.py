@@ -2,8 +2,8 @@
 
     python examples/03_transformer.py [--steps 5000]
 
-It runs on a GPU if there is one, in float16 with a gradient scaler. Look at ρ, and at "What limits the run now", which
-need fewer steps than a certificate; in the report, at its table with a row for each tensor.
+It runs on a GPU if there is one, in float16 with a gradient scaler. Look at what limits the run, and at the findings
+about single tensors, which need fewer steps than a certificate; in the report, at the table with a row for each.
 """
 
 import argparse

@@ -83,13 +83,13 @@ def test_digits(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_transformer(run, tmp_path):
-    """Fewer steps tell the same, but for the last loss and what a run of that length finds."""
+    """The gradient of the keys' bias is rounding alone, so that its finding hangs on no seed."""
     printed = run("03_transformer.py", "--steps", 400)
     as_shown("03_transformer.py", printed)
     losses = [float(loss) for loss in re.findall(r"^step \d+: loss ([\d.]+)", printed, re.MULTILINE)]
     assert len(losses) == 4
     assert losses[-1] < losses[0]
-    assert re.search(r"4\. Dormant coordinates carry a\n.*?Tensors: .*self_attn\.in_proj_bias", printed, re.DOTALL)
+    assert re.search(r"\d\. Dormant coordinates carry a\n.*?Tensors: .*self_attn\.in_proj_bias", printed, re.DOTALL)
     is_report(tmp_path / "runs" / "transformer.html")
 
 
