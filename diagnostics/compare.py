@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,12 @@ LATE = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run of a comparison: its setting, its diagnosis, the mean of its loss over the last tenth of the steps."""
+    """A run of a comparison: its setting, its diagnosis, its mean loss over the last tenth of the steps, the record."""
 
     name: str
     diagnosis: Diagnosis
     loss: float
+    trace: Trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,18 @@ class Comparison:
     def __str__(self) -> str:
         """Return the comparison as plain text: verdicts, what differs, where they part."""
         return "\n".join([*self._verdicts(), "", *self._differences(), "", *self._partings()])
+
+    def report(self, path: str | Path) -> Path:
+        """Write one report over all runs and return its path; it begins with what differs and where they part.
+
+        The ending chooses the format: .html, .pdf, .md, .json, or .xml for CI (docs/report_formats.md).
+
+        Raises:
+            ValueError: for a directory, or another ending.
+        """
+        from ..reports.formats import render
+
+        return render([(run.name, run.trace) for setting in self.settings for run in setting.runs], path)
 
     def _repr_html_(self) -> str:
         from ..reports.notebook import of_comparison
@@ -149,7 +163,7 @@ def compare(traces: Mapping[str, Trace | Sequence[Trace]]) -> Comparison:
 
 def _runs(name: str, group: Sequence[Trace]) -> Iterator[Run]:
     for place, trace in enumerate(group, start=1):
-        yield Run(name if len(group) == 1 else f"{name} {place}", diagnose(trace), final_loss(trace))
+        yield Run(name if len(group) == 1 else f"{name} {place}", diagnose(trace), final_loss(trace), trace)
 
 
 def _harms(runs: Sequence[Run]) -> list[Harm]:

@@ -97,7 +97,7 @@ class Diagnosis:
     def _head(self) -> list[str]:
         facts = (
             f"{self.steps} steps of {self.optimizer}, {self.tensors} tensor(s), {self.watched} of {self.coordinates} "
-            f"coordinates watched; judged from step {self.start}."
+            f"coordinates watched; the conditions are judged from step {self.start} on."
         )
         return [f"Verdict: {self.verdict}", *_wrap(self.reason), "", *_wrap(facts), ""]
 

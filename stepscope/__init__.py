@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from .diagnostics.diagnosis import Diagnosis, Verdict
     from .diagnostics.monitor import Monitor
     from .diagnostics.readers import register_reader
-    from .diagnostics.stepsizes import Reader
+    from .diagnostics.stepsizes import Reader, View
     from .diagnostics.trace import Trace
     from .reports.lightning_callback import StepsizeMonitor as StepsizeMonitor
     from .reports.transformers_callback import StepsizeCallback as StepsizeCallback
@@ -24,6 +24,7 @@ __all__ = (
     "Reader",
     "Trace",
     "Verdict",
+    "View",
     "register_reader",
     "run_suite",
     "simulate",
@@ -39,6 +40,7 @@ _HOME = {
     "StepsizeMonitor": "reports.lightning_callback",
     "Trace": "diagnostics.trace",
     "Verdict": "diagnostics.diagnosis",
+    "View": "diagnostics.stepsizes",
     "register_reader": "diagnostics.readers",
     "run_suite": "synthetic.suite",
     "simulate": "synthetic.engine",

@@ -66,9 +66,26 @@ class Phase:
         """The middles of the finest rows."""
         return self.y.middles(self.distance.shape[0])
 
-    def share(self, ending: Ending) -> float:
-        """Return the share of the diagram's area that ends so."""
+    def share(self, ending: Ending | str) -> float:
+        """Return the share of the diagram's area that ends so: "right", "undecided", "wrong" or "unstable".
+
+        Raises:
+            ValueError: for another word.
+        """
+        known = [*Ending]
+        if ending not in known:
+            raise ValueError(f"`ending` must be one of {', '.join(known)}, got {ending!r}.")
         return float((self.ending == ending).mean())
+
+    def draw(self, path: str | Path) -> Path:
+        """Draw the diagram with theory's lines into a file, .png, .svg or .pdf say, and return its path.
+
+        Raises:
+            ValueError: for an ending that is no format of pictures.
+        """
+        from ..reports.phases import save_phase
+
+        return save_phase(self, path)
 
     def to_dict(self) -> dict[str, JSON]:
         """Return the diagram as stable JSON; a number that is not finite becomes null."""

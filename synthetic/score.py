@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from rich.box import SIMPLE
 from rich.console import Console, ConsoleOptions
@@ -101,6 +102,16 @@ class SuiteResult:
         with console.capture() as capture:
             console.print(self)
         return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+    def report(self, path: str | Path) -> Path:
+        """Write the table as a file and return its path: .md for people, .json for programs, .xml for CI.
+
+        Raises:
+            ValueError: for a directory, or another ending.
+        """
+        from ..reports.formats import save_suite
+
+        return save_suite(self, Path(path))
 
     def _repr_html_(self) -> str:
         from ..reports.notebook import of_suite

@@ -17,9 +17,10 @@ DOORS = {
     ("diagnostics/diagnosis.py", "reports"),
     ("diagnostics/monitor.py", "reports"),
     ("diagnostics/trace.py", "reports"),
+    ("synthetic/phase.py", "reports"),
     ("synthetic/score.py", "reports"),
 }
-"""`Monitor.report`, `Trace.plot` and `_repr_html_` are part of the public face; the imports sit inside the methods."""
+"""`report`, `draw`, `plot` and `_repr_html_` are part of the public face; the imports sit inside the methods."""
 JUDGES = (
     "agreement",
     "coupling",

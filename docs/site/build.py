@@ -6,6 +6,7 @@ The documents stay as GitHub shows them. What becomes the site is gathered in a 
 that lead out of docs/ are turned, and what docstrings and findings cite as "docs/theory.md 4.4" becomes a link.
 """
 
+import ast
 import contextlib
 import io
 import re
@@ -26,8 +27,10 @@ TURNED = {
     "CHANGELOG.md": "changelog.md",
     "LICENSE": "license.md",
     "benchmarks/README.md": "benchmarks.md",
+    **{f"examples/{script.name}": f"example-{script.stem}.md" for script in sorted(ROOT.glob("examples/[0-9]*.py"))},
 }
 """What stands outside docs/, and where the site has it."""
+SCRIPTS = [Path(address).stem for name, address in TURNED.items() if name.startswith("examples/")]
 EXAMPLE = '<a href="example-report.html">The report of this very run</a>, made as this site was built.'
 PLACE = re.compile(r"\d\.\d+|[PR]\d+|\d")
 CITED = re.compile(rf"docs/(\w+)\.md((?:(?:,| and|-|–)* ?(?:{PLACE.pattern})\b)*)")
@@ -59,6 +62,8 @@ def gather(source: Path) -> None:
     example(source / "extra")
     report = source / "report.md"
     report.write_text(report.read_text().replace("\n## ", f"\n{EXAMPLE}\n\n## ", 1))
+    with (source / "examples.md").open("a") as examples:
+        examples.write("\n```{toctree}\n:hidden:\n\n" + "\n".join(SCRIPTS) + "\n```\n")
     with (source / "index.md").open("a") as index:
         index.write((HERE / "contents.md").read_text())
     for address, page in (tables.pages() | names.pages()).items():
@@ -83,6 +88,9 @@ def from_outside(name: str) -> str:
             return f"# Licence\n\n```text\n{text}```\n"
         case "benchmarks/README.md":  # it has several titles; a page has one
             return "# Benchmarks\n\n" + turned(re.sub(r"^#", "##", text, flags=re.MULTILINE), "../", "docs/")
+        case _ if name.endswith(".py"):
+            about, source = ast.get_docstring(ast.parse(text)), text.split('"""', 2)[2].strip()
+            return f"# {Path(name).name}\n\n{about}\n\n```python\n{source}\n```\n\n[What it shows](examples.md)\n"
         case _:
             return turned(text, "", "docs/")
 

@@ -203,6 +203,14 @@ def test_what_is_not_there_is_not_compared(seeds):
     assert all(parting.at is None for parting in short.values())
 
 
+def test_a_comparison_writes_the_report_of_all_its_runs(seeds, others, tmp_path):
+    found = compare({"small": seeds[:2], "large": others[0]})
+    written = json.loads(found.report(tmp_path / "new" / "runs.json").read_text())
+    assert [run["name"] for run in written["runs"]] == ["small 1", "small 2", "large"]
+    with pytest.raises(ValueError, match="must end in"):
+        found.report(tmp_path / "runs.doc")
+
+
 def test_a_run_without_records_compares_with_nothing(seeds):
     empty = dataclasses.replace(
         seeds[0], steps=np.empty(0, np.int64), values=seeds[0].values[:0], scalars={}, drift=None, efficiency=None

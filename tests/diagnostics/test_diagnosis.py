@@ -131,6 +131,7 @@ def test_a_run_that_came_to_rest_is_not_stalled(worlds):
     world = worlds.World(np.exp(-steps / 500)[:, None], (1 / steps)[:, None], 1 / steps, 0.0, 0.0)
     diagnosis = diagnose(world.trace())
     assert str(diagnosis.verdict) == "inconclusive"
+    assert "conditions are judged from step" in " ".join(str(diagnosis).split())  # also where the run ends before
     assert any(title.startswith("At rest") for title in titles(diagnosis))
 
 

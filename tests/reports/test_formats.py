@@ -274,6 +274,12 @@ def test_a_suite_as_xml_and_as_markdown(suite):
     assert unescaped(row[6]) == str(suite.rows[0].outcome)
 
 
+def test_a_suite_is_written_by_its_own_method(suite, tmp_path):
+    assert suite.report(tmp_path / "new" / "suite.md").read_bytes() == suites.markdown(suite)
+    with pytest.raises(ValueError, match=r"must end in \.md, \.json or \.xml, got"):
+        suite.report(tmp_path / "suite.html")
+
+
 def test_a_suite_that_broke_with_any_message_is_still_read(suite):
     row = dataclasses.replace(suite.rows[0], notes=HOSTILE)
     result: SuiteResult = dataclasses.replace(suite, optimizer="\x00@me", rows=(row,))

@@ -109,9 +109,7 @@ def test_the_picture_says_what_the_arrays_say(tmp_path):
     assert diagram.y.back(drift.y)[0] == pytest.approx(0.4723, abs=5e-5)
     assert len({*FILLS.values()}) == len(Ending)
 
-    from stepscope.reports.phases import save_phase
-
-    text = ElementTree.parse(save_phase(diagram, tmp_path / "phase.svg")).getroot()
+    text = ElementTree.parse(diagram.draw(tmp_path / "phase.svg")).getroot()
     words = {"".join(node.itertext()).strip() for node in text.iter("{http://www.w3.org/2000/svg}text")}
     assert {"β1 = √β2", "theory: the drift changes sign", "How it ends", "0.5"} <= words
     assert any("500 steps" in word for word in words)

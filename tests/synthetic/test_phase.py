@@ -223,6 +223,12 @@ def test_json_is_plain(small):
     assert sum(told["shares"].values()) == pytest.approx(1.0)
 
 
+def test_a_share_is_asked_for_in_a_word(small):
+    assert small.share("wrong") == small.share(Ending.WRONG) == (small.ending == Ending.WRONG).mean()
+    with pytest.raises(ValueError, match="`ending` must be one of right, undecided, wrong, unstable, got 'worng'"):
+        small.share("worng")
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
