@@ -18,6 +18,7 @@ DOORS = {
     ("diagnostics/monitor.py", "reports"),
     ("diagnostics/trace.py", "reports"),
     ("synthetic/score.py", "reports"),
+    ("synthetic/phase.py", "reports"),
 }
 """`Monitor.report`, `Trace.plot` and `_repr_html_` are part of the public face; the imports sit inside the methods."""
 JUDGES = (
