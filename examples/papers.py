@@ -15,7 +15,6 @@ from typing import Any
 from stepscope.diagnostics.trace import Trace
 from stepscope.reports.growth import draw_gamma, draw_growth, draw_ratios, gammas, growth, ratios
 from stepscope.reports.iterates import distances, draw_falling, draw_paths, draw_steps, paths, regrets, steps
-from stepscope.reports.phases import save_phase
 from stepscope.reports.plates import Panel
 from stepscope.reports.sheets import save_sheet
 from stepscope.synthetic.engine import simulate
@@ -129,7 +128,7 @@ def zhang(out: Path) -> None:
     problem = setting.build()
     problem.name = "Zhang's finite sum, n = 10"
     phase = phase_diagram(problem, "adam", *spans, size=(24, 24), steps=100_000, lr=setting.lr, start=1)
-    save_phase(phase, out / "zhang.png")
+    phase.draw(out / "zhang.png")
 
 
 FIGURES = {"chen1": chen1, "chen2": chen2, "reddi": games, "zhang": zhang}

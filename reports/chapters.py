@@ -16,8 +16,8 @@ from ..diagnostics.drift import Harm
 from ..diagnostics.limits import Limits, limits
 from ..diagnostics.trace import Event, Trace
 from .evidence import judged
-from .legible import legible, legible_trace
-from .numerals import shorten, whole
+from .legible import legible_trace, shorten
+from .numerals import whole
 from .plates import Plate, comparison, plates
 from .tables import Apart, Rule, differing, parted, rules, skewness_note, tensor_cells
 from .words import MARKS, Answer, Headline, Row, answers, headline, meaning, row
@@ -105,7 +105,7 @@ def gather(runs: Runs, *, exact: bool = False) -> Contents:
     if not runs:
         raise ValueError("`runs` must hold at least one pair (name, trace), got none.")
     if not exact:
-        runs = [(shorten(legible(name), LONGEST), legible_trace(trace)) for name, trace in runs]
+        runs = [(shorten(name, LONGEST), legible_trace(trace)) for name, trace in runs]
     chapters = tuple(chapter(f"run{i}", name, trace) for i, (name, trace) in enumerate(runs, start=1))
     return Contents(chapters, front(runs, chapters) if len(chapters) > 1 else None)
 

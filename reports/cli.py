@@ -144,7 +144,8 @@ def _add_worlds(commands: argparse._SubParsersAction[_Parser]) -> None:
     phase.add_argument("--refine", type=int, default=0, metavar="N", help="subdivide cells at a boundary so often")
     phase.add_argument("--resume", type=Path, metavar="FILE", help="keeps finished cells, and is read if it is there")
     picture = Path("phase.png")
-    phase.add_argument("-o", "--output", type=Path, default=picture, metavar="FILE", help=f"default: {picture}")
+    about = f"a picture, .png or .svg, or a report, .html, .pdf, .md or .json; default: {picture}"
+    phase.add_argument("-o", "--output", type=Path, default=picture, metavar="FILE", help=about)
 
     suite = commands.add_parser("suite", help="turn the published counterexamples on a torch optimizer")
     suite.add_argument("spec", metavar="SPEC", help="a class: torch.optim.Adam, or your own as module:Class")
@@ -153,7 +154,7 @@ def _add_worlds(commands: argparse._SubParsersAction[_Parser]) -> None:
     suite.add_argument("--seeds", type=_whole, help="runs of a problem that has chance in it; default: 16")
     about = "one problem of its table, such as 'reddi online'; again for another; default: all"
     suite.add_argument("--problem", action="append", metavar="NAME", help=about)
-    about = "write the table as well; its ending names the format: .md, .json or .xml"
+    about = "write a report as well; its ending names the format: .html, .pdf, .md, .json or .xml"
     suite.add_argument("-o", "--output", type=Path, metavar="FILE", help=about)
     suite.add_argument("--json", action="store_true", help="print JSON")
 

@@ -89,9 +89,14 @@ def phase(
     """Play a phase diagram, draw it, and say what share ends how."""
     from ..synthetic.named import named
     from ..synthetic.phase import phase_diagram
-    from .phases import check_format, save_phase
+    from .formats import PHASE, save_phase, writable
+    from .phases import check_format, save_picture
 
-    check_format(output)
+    is_report = output.suffix.lower() in PHASE
+    if is_report:
+        writable(output, PHASE)
+    else:
+        check_format(output)
     entry = named(problem)
     if len(size) > 2 or any(number != int(number) for number in size):
         raise ValueError(f"`--size` must be one or two whole numbers, got {','.join(f'{n:g}' for n in size)}.")
@@ -117,22 +122,23 @@ def phase(
             if resume is not None:
                 print(f"stepscope: interrupted; '{resume}' keeps the finished cells, call again.", file=sys.stderr)
             raise
-    path = save_phase(diagram, output)
-    return Found(_told(diagram, path), {**diagram.to_dict(), "picture": str(path)})
+    path = (save_phase if is_report else save_picture)(diagram, output)
+    kind = "report" if is_report else "picture"
+    return Found(f"{_told(diagram)}\n{kind}: {path}", {**diagram.to_dict(), kind: str(path)})
 
 
-def _told(diagram: Phase, path: Path) -> str:
+def _told(diagram: Phase) -> str:
     from ..synthetic.phase import Ending
+    from .numerals import number, whole
 
     shares = ", ".join(f"{diagram.share(ending):.0%} {ending}" for ending in Ending if diagram.share(ending))
     rows, columns = diagram.distance.shape
-    spent = f"{diagram.played} cells played in {diagram.seconds:.1f} s"
-    lines = [
-        f"{diagram.method} on {diagram.problem}: {shares} of {columns} × {rows} cells.",
-        f"{spent}: {diagram.steps} steps, {len(diagram.seeds)} seed(s).",
-        f"picture: {path}",
-    ]
-    return "\n".join(lines)
+    seeds = "1 seed" if len(diagram.seeds) == 1 else f"{len(diagram.seeds)} seeds"
+    spent = f"{whole(diagram.played)} cells played in {number(diagram.seconds, 2)} s"
+    return (
+        f"{diagram.method} on {diagram.problem}: {shares} of {columns} × {rows} cells.\n"
+        f"{spent}: {whole(diagram.steps)} steps, {seeds}."
+    )
 
 
 def suite(
@@ -146,10 +152,10 @@ def suite(
 ) -> Found:
     """Turn the suite on a torch optimizer, and write what came of it where it is asked to."""
     from ..synthetic.suite import optimizer_from_spec, run_suite
-    from .formats import SUITE, save_suite, writable
+    from .formats import save_suite, writable
 
     if output is not None:
-        writable(output, SUITE)
+        writable(output)
     optimizer = optimizer_from_spec(spec, settings)
     result = run_suite(optimizer, problem, steps=steps, seeds=seeds, progress=sys.stderr.isatty())
     text = _coloured(result)

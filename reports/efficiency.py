@@ -18,8 +18,8 @@ from ..diagnostics.trace import Trace
 from .axes import both_ways, plain_numbers
 from .evidence import NAME
 from .figures import thin
+from .legible import tell_apart
 from .maps import MOMENTS, ROWS, Shade, along, draw_map, edges, spans
-from .numerals import tell_apart
 from .theme import BLUE, MUTED, VERMILLION, WASH, label_ends, say
 
 if TYPE_CHECKING:

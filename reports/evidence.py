@@ -19,7 +19,8 @@ from ..diagnostics.pace import even_products
 from ..diagnostics.trace import Trace
 from .axes import draw_apart
 from .figures import PANELS, block_sums, largest
-from .numerals import fixed, interval, number, shorten, tell_apart
+from .legible import shorten, tell_apart
+from .numerals import fixed, interval, number
 from .theme import (
     BLUE,
     GREEN,

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from ..diagnostics.conditions import block_edges
 from ..diagnostics.trace import Scalars, Trace
 from .axes import draw_band
-from .numerals import count, number, shorten, tell_apart
+from .legible import shorten, tell_apart
+from .numerals import count, number
 from .theme import BLUE, GREEN, INK, ORANGE, SERIES, SKY, VERMILLION, label_ends, log_steps, log_values, say
 
 if TYPE_CHECKING:

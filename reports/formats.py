@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from ..diagnostics.finding import listed
 
 if TYPE_CHECKING:
+    from ..synthetic.phase import Phase
     from ..synthetic.score import SuiteResult
     from .chapters import Contents, Runs
+    from .study import Study
 
 ENDS = 2**17
 """Bytes at its head or, of a PDF, at its foot in which a file of ours says so; there a long table of places follows."""
@@ -62,8 +64,8 @@ FORMATS = {
     ".json": Format(b'"report": "stepscope', _json),
     ".xml": Format(b'<testsuites name="stepscope', _xml),
 }
-SUITE = (".md", ".json", ".xml")
-"""The formats of a suite's results."""
+PHASE = (".html", ".pdf", ".md", ".json")
+"""The formats of a phase diagram beside pictures: nothing of it can fail, so that CI has no use for cases."""
 
 
 def ending(path: Path, known: Iterable[str] = FORMATS) -> str:
@@ -125,9 +127,36 @@ def save(contents: Contents, path: Path) -> Path:
 def save_suite(result: SuiteResult, path: Path) -> Path:
     """Write what a suite found in the format that the file's ending names, and return where it is."""
     from . import suites
+    from .suite_study import suite_study
 
-    write = {".md": suites.markdown, ".json": suites.document, ".xml": suites.junit}[ending(path, SUITE)]
-    return put(write(result), path)
+    kind = ending(path)
+    if kind in (".json", ".xml"):
+        return put((suites.document if kind == ".json" else suites.junit)(result), path)
+    return put(_studied(suite_study(result), kind), path)
+
+
+def save_phase(phase: Phase, path: Path) -> Path:
+    """Write a phase diagram in the format that the file's ending names, and return where it is."""
+    from .document import written
+    from .phase_study import document_of, phase_study
+
+    kind = ending(path, PHASE)
+    return put(written(document_of(phase)) if kind == ".json" else _studied(phase_study(phase), kind), path)
+
+
+def _studied(study: Study, kind: str) -> bytes:
+    """Return a study in a format for people."""
+    if kind == ".pdf":
+        from .study_pdf import study_pdf
+
+        return study_pdf(study)
+    if kind == ".md":
+        from .study_markdown import study_markdown
+
+        return study_markdown(study).encode("utf-8", "replace")
+    from .page import study_html
+
+    return study_html(study).encode("utf-8", "replace")
 
 
 def put(content: bytes, path: Path) -> Path:

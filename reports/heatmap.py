@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from ..diagnostics.trace import Trace
 from .evidence import NAME
 from .figures import largest, thin
+from .legible import tell_apart
 from .maps import MOMENTS, ROWS, Array, draw_map, ranges, size
-from .numerals import tell_apart
 from .theme import BLUE, say
 
 if TYPE_CHECKING:

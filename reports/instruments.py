@@ -23,7 +23,8 @@ from ..diagnostics.underflow import ACCEPTED
 from .axes import plain_numbers, whole_steps
 from .evidence import NAME, Forest, draw_forest
 from .figures import largest, thin
-from .numerals import interval, tell_apart
+from .legible import tell_apart
+from .numerals import interval
 from .theme import BLUE, INK, MUTED, SERIES, VERMILLION, WIDE, label_ends, log_steps, log_values, say
 
 if TYPE_CHECKING:

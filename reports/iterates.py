@@ -66,6 +66,8 @@ class Bands:
     mark: float = math.nan
     """Where the optimum lies."""
     box: tuple[float, float] = (-math.inf, math.inf)
+    levels: tuple[tuple[float, str], ...] = ()
+    """Values that matter, each with its name."""
 
 
 def band(name: str, colour: str, steps: NDArray[np.int64], values: Array) -> Band:
@@ -128,7 +130,12 @@ def draw_paths(data: Bands, ax: Axes) -> None:
     """Draw the iterates on a linear axis; outside the box is grey, the optimum a line."""
     log_steps(ax, [data.start, data.stop])
     drawn = np.concatenate([np.concatenate([run.low, run.high]) for run in data.runs])
-    known = np.concatenate([drawn[np.isfinite(drawn)], [m for m in (data.mark, *data.box) if math.isfinite(m)]])
+    known = np.concatenate(
+        [
+            drawn[np.isfinite(drawn)],
+            [m for m in (data.mark, *data.box, *(y for y, _ in data.levels)) if math.isfinite(m)],
+        ]
+    )
     if not len(known):
         return say(ax, "No iterate was finite.")
     low, high = float(known.min()), float(known.max())
@@ -144,7 +151,7 @@ def draw_paths(data: Bands, ax: Axes) -> None:
         ends.append((data.mark, f"x* = {number(data.mark)}", INK))
     plain_numbers(ax)
     ax.set_ylabel(data.label)
-    label_ends(ax, ends)
+    label_ends(ax, ends + _levels(data, ax))
     return None
 
 
@@ -153,7 +160,7 @@ def draw_falling(data: Bands, ax: Axes) -> None:
 
     Regrets may be negative: then the axis is linear about 0 and logarithmic beyond.
     """
-    values = np.concatenate([np.concatenate([run.low, run.high]) for run in data.runs])
+    values = np.concatenate([*(np.concatenate([run.low, run.high]) for run in data.runs), [y for y, _ in data.levels]])
     values = values[np.isfinite(values)]
     log_steps(ax, [data.start, data.stop])
     if (values < 0).any():
@@ -162,9 +169,16 @@ def draw_falling(data: Bands, ax: Axes) -> None:
         ax.axhline(0, color=MUTED, linewidth=0.8)
     elif not log_values(ax, values[values >= values.max(initial=0) * 10**-DECADES]):
         return say(ax, "Nothing is above 0.")
-    label_ends(ax, _curves(data, ax))
+    label_ends(ax, _curves(data, ax) + _levels(data, ax))
     ax.set_ylabel(data.label)
     return None
+
+
+def _levels(data: Bands, ax: Axes) -> list[tuple[float, str, str]]:
+    """Draw the values that matter, and return what to write at their ends."""
+    for y, _ in data.levels:
+        ax.axhline(y, color=MUTED, linewidth=1.0, linestyle=":")
+    return [(y, name, MUTED) for y, name in data.levels]
 
 
 def _curves(data: Bands, ax: Axes) -> list[tuple[float, str, str]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
+from itertools import takewhile
 from typing import Any
 
 from ..diagnostics.trace import Trace
-from .numerals import shorten
 
 LONGEST = 200  # characters of a name; a report has hundreds
 UNKNOWN = "\ufffd"
@@ -38,9 +38,33 @@ def _seen(character: str) -> str:
     return UNKNOWN if turns or category in ("Cc", "Cs") or character in "\ufffe\uffff" else character
 
 
+def shorten(text: str, length: int = 26) -> str:
+    """Return a legible name of at most `length` characters, cut in the middle: its ends tell a tensor apart."""
+    text = legible(text)
+    return text if len(text) <= length else f"{text[: length // 2 - 1]}…{text[-(length // 2) :]}"
+
+
+def tell_apart(names: Sequence[str], length: int) -> list[str]:
+    """Return names that fit in `length`: where one is longer, the dotted parts that all share are left out."""
+    if len(names) < 2 or max(map(len, names)) <= length:
+        return [shorten(name, length) for name in names]
+    parts = [name.split(".") for name in names]
+    head = _shared(parts)
+    rest = [part[head:] for part in parts]
+    tail = _shared([part[::-1] for part in rest]) if max(len(".".join(part)) for part in rest) >= length else 0
+    kept = [".".join(part[: len(part) - tail]) for part in rest]
+    return [shorten("…" * (head > 0) + name + "…" * (tail > 0), length) for name in kept]
+
+
+def _shared(parts: Sequence[Sequence[str]]) -> int:
+    """Count the leading parts that are the same in all names; each name keeps at least its last."""
+    heads = zip(*(part[:-1] for part in parts), strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, heads))
+
+
 def name(text: str) -> str:
     """Return a legible name of at most 200 characters."""
-    return shorten(legible(text), LONGEST)
+    return shorten(text, LONGEST)
 
 
 def names(texts: Iterable[str]) -> dict[str, str]:

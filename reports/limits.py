@@ -20,7 +20,8 @@ from ..diagnostics.limits import FROM, Limit, Limits, Stage
 from ..diagnostics.limits import limits as limits_of
 from ..diagnostics.trace import Trace
 from .figures import largest
-from .numerals import tell_apart, typeset
+from .legible import tell_apart
+from .numerals import typeset
 from .theme import INK, MUTED, SKY, VERMILLION, WASH, WIDE, log_steps, say
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from html import escape
 
 from .chapters import Chapter, Contents, Front
 from .gist import Gist, checks, gist, when
-from .numerals import sentence, shorten, whole
+from .legible import shorten
+from .numerals import sentence, whole
 from .words import MARKS, Row
 
 LONGEST = 1500  # characters of a sentence: GitHub takes 65 536 of a comment

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ from ..diagnostics.compare import Comparison, verdicts
 from ..diagnostics.diagnosis import Diagnosis, Verdict
 from ..diagnostics.trace import Trace
 from .chapters import alerts
-from .numerals import sentence, shorten, whole
+from .legible import shorten
+from .numerals import sentence, whole
 from .tables import HEADS, cell, differing, parted
 from .words import MARKS, advice
 
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
     from ..diagnostics.monitor import Monitor
+    from ..synthetic.phase import Phase
     from ..synthetic.score import SuiteResult
+    from .study import Table as Written
 
 LONGEST = 600  # characters of one text
 ROWS = 12  # of a table of tensors, findings or differences
@@ -59,6 +63,8 @@ class Card:
     first: str
     lines: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
+    picture: str = ""
+    """An element of SVG, made here and not escaped."""
 
     def html(self) -> str:
         """Return the card as one element."""
@@ -140,6 +146,33 @@ def of_suite(result: SuiteResult) -> Card:
     tone = WHITE_ON[Verdict.BIASED if result.exit_code else Verdict.CERTIFIED]
     table = Table("Problems", tuple(columns), rows, open=True)
     return Card("", tone, result.headline, (), (table, Table("How to read it", (), _lines(result.caption))))
+
+
+def of_phase(phase: Phase) -> Card:
+    """Return which share of the plane ends how, the map, where the ending changes, and how it was computed."""
+    from .phase_study import endings_panel, phase_study
+    from .svg import to_svg
+
+    study = phase_study(phase)
+    panel = endings_panel(phase)
+    key = f"phase-{sha256(repr(study.data).encode()).hexdigest()[:12]}"
+    tables = [_first_rows(part.title, part.table) for part in study.parts if part.table]
+    facts = [fact for part in study.parts for fact in part.facts]
+    return Card(
+        str(study.verdict),
+        WHITE_ON.get(Verdict.BIASED if study.verdict.tone == "wrong" else Verdict.CERTIFIED, GREY),
+        f"{study.name}. {study.says}",
+        (*(f"{answer.question} {sentence(answer.short)}" for answer in study.answers[1:]),),
+        (*tables, Table("How it was computed", (), facts)),
+        to_svg(panel.draw, key, panel.label, panel.size),
+    )
+
+
+def _first_rows(title: str, table: Written) -> Table:
+    """Return the head of a report's table."""
+    rows = [[str(cell) for cell in row] for row in table.rows[:ROWS]]
+    left = len(table.rows) > ROWS
+    return Table(f"{title}, the first {ROWS} of {len(table.rows)}" if left else title, table.heads, rows)
 
 
 def _lines(text: str) -> list[tuple[str]]:

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from itertools import takewhile
-from unicodedata import category
-
-UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Controls, marks of direction, what is no character, breaks of lines."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -64,48 +58,32 @@ def count(steps: float) -> str:
     return f"{steps:.3g}"
 
 
-def shorten(name: str, length: int = 26) -> str:
-    """Return a name that fits beside a figure, cut in the middle: its ends tell a tensor apart.
-
-    A dot stands for what cannot be printed, as control characters and marks that turn the direction of writing.
-    """
-    if not name.isprintable():
-        name = "".join("·" if category(c) in UNPRINTABLE else c for c in name)
-    return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-(length // 2) :]}"
-
-
-def tell_apart(names: Sequence[str], length: int) -> list[str]:
-    """Return names that fit in `length`: where one is longer, the dotted parts that all share are left out."""
-    if len(names) < 2 or max(map(len, names)) <= length:
-        return [shorten(name, length) for name in names]
-    parts = [name.split(".") for name in names]
-    head = _shared(parts)
-    rest = [part[head:] for part in parts]
-    tail = _shared([part[::-1] for part in rest]) if max(len(".".join(part)) for part in rest) >= length else 0
-    kept = [".".join(part[: len(part) - tail]) for part in rest]
-    return [shorten("…" * (head > 0) + name + "…" * (tail > 0), length) for name in kept]
-
-
-def _shared(parts: Sequence[Sequence[str]]) -> int:
-    """Count the leading parts that are the same in all names; each name keeps at least its last."""
-    heads = zip(*(part[:-1] for part in parts), strict=False)
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, heads))
-
-
 SYMBOLS = (
     (r"(?<![\w.])[Rr]ho(?!\w|\.\w)", "ρ"),
     (r"(?<![\w.])beta([12])(?!\w|\.\w)", r"β\1"),
     (r"(?<![\w.])[cC]\+", "c⁺"),
-    (r"(?<=[\s\[^])-(?=\d)", "−"),
+    (r"(?:^|(?<=[\s\[^]))-(?=\d)", "−"),
     (r"->", "→"),
 )
 
 
+EXPONENT = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)e([+-]\d+)\b")
+STEPS = re.compile(
+    r"(?<=\bstep )\d{4,}\b|(?<=\bsteps )\d{4,}\b|(?<=\d to )\d{4,}\b(?!\.\d)|\b\d{4,}(?= (?:more )?steps\b)"
+)
+"""Counts of steps in a sentence: other numbers may be names."""
+
+
 def typeset(text: str) -> str:
-    """Return text with the spelled-out symbols of the plain diagnosis as themselves: rho = -1 is ρ = −1."""
+    """Return text with the symbols and numbers of the plain diagnosis as a page has them.
+
+    >>> typeset("rho = -1 from step 12000 to 50000, lr = 1e-05")
+    'ρ = −1 from step 12\u202f000 to 50\u202f000, lr = 10⁻⁵'
+    """
     for pattern, symbol in SYMBOLS:
         text = re.sub(pattern, symbol, text)
-    return re.sub(r"(?<=\d)e([+-]\d+)\b", lambda found: f"·{power_of_ten(int(found[1]))}", text)
+    text = STEPS.sub(lambda found: whole(int(found[0])), text)
+    return EXPONENT.sub(lambda found: f"{'' if found[1] == '1' else f'{found[1]}·'}{power_of_ten(int(found[2]))}", text)
 
 
 def sentence(text: str) -> str:

@@ -6,8 +6,8 @@ const digits = { "⁰": 0, "¹": 1, "²": 2, "³": 3, "⁴": 4, "⁵": 5, "⁶":
 
 // The number that a cell is, with its unit or interval; NaN where it is anything else.
 const number = (text) => {
-  const plain = text.split(/[\n[]/)[0].replace(/[ ,\u2009\u202f\u00a0]/g, "").replace(/−/g, "-").replace(/%$/, "");
-  const power = plain.replace(/·10([⁻⁰¹²³⁴-⁹]+)$/, (_, raised) => `e${[...raised].map((c) => digits[c]).join("")}`);
+  const plain = text.split(/[\n[]/)[0].replace(/[ ,\u2009\u202f\u00a0]/g, "").replace(/−/g, "-").replace(/^≤|%$/g, "");
+  const power = plain.replace(/(?:^|·)10([⁻⁰¹²³⁴-⁹]+)$/, (found, raised) => `${found[0] === "·" ? "" : 1}e${[...raised].map((c) => digits[c]).join("")}`);
   return power === "" ? NaN : Number(power);
 };
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML report over one or several runs: no network, one script of its own, same input same bytes."""
+"""One self-contained HTML report, of runs or of a study: no network, one script of its own, same input same bytes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from .words import MARKS
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+    from .study import Study
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -40,6 +42,17 @@ def page(runs: Runs) -> str:
 
 def html(contents: Contents) -> str:
     """Return a report as HTML."""
+    columns = {HEADS.get(name, name): (name, says) for name, says in TENSOR_COLUMNS.items()}
+    return _rendered("page.html", chapters=contents.chapters, front=contents.front, columns=columns, stream=STREAM)
+
+
+def study_html(study: Study) -> str:
+    """Return a study as HTML; what symbols mean is said where there are verdicts."""
+    return _rendered("study.html", study=study, symbols=study.judged)
+
+
+def _rendered(template: str, **told: object) -> str:
+    """Return a template filled in, with the style, the script and the filters that all have."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -53,16 +66,13 @@ def html(contents: Contents) -> str:
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
     environment.filters |= {"whole": whole, "cell": cell, "sentence": sentence, "apart": apart, "code": code}
     environment.filters["drawn"] = drawn
-    return environment.get_template("page.html").render(
-        chapters=contents.chapters,
-        front=contents.front,
-        columns={HEADS.get(name, name): (name, says) for name, says in TENSOR_COLUMNS.items()},
-        stream=STREAM,
+    return environment.get_template(template).render(
         marks=MARKS,
         script=Markup(script),
         script_hash=Markup(hash_of(script)),
         light=css_variables(dark=False),
         dark=css_variables(dark=True),
+        **told,
     )
 
 

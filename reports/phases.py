@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 from sympy.printing.precedence import PRECEDENCE
 from sympy.printing.str import StrPrinter
 
+from ..synthetic.boundaries import DRIFT
+from ..synthetic.crossings import Crossing
 from ..synthetic.phase import Axis, Ending, Phase
+from .legible import name
+from .mosaic import draw_fields
 from .numerals import count, number
 from .sheets import sheet
-from .theme import BLUE, INK, MUTED, VERMILLION, tick
+from .theme import BLUE, INK, MUTED, VERMILLION, WASH, tick
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -24,8 +28,16 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-FILLS = {Ending.RIGHT: "#7fb8dd", Ending.UNDECIDED: "#eceff2", Ending.WRONG: "#ee9a63", Ending.UNSTABLE: "#4b5259"}
-"""Told apart by people with colour-blindness, and by their lightness in print."""
+FILLS: dict[Ending, tuple[str, float]] = {
+    Ending.RIGHT: (BLUE, 0.5),
+    Ending.UNDECIDED: (WASH, 1.0),
+    Ending.WRONG: (VERMILLION, 0.6),
+    Ending.UNSTABLE: (MUTED, 0.9),
+}
+"""Colour and opacity: told apart by people with colour-blindness and by their lightness in print, on any ground."""
+SHADES = 12
+"""Of a colour, from the start's distance to the nearest and to the farthest."""
+OPAQUE = 0.9
 MEANING = {
     Ending.RIGHT: "right: nearer than the start",
     Ending.UNDECIDED: "undecided",
@@ -45,6 +57,11 @@ class Line:
     x: Array
     y: Array
 
+    @property
+    def drift(self) -> bool:
+        """Whether it says where a method ends; other lines are conditions of proofs."""
+        return self.name == DRIFT
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -63,8 +80,9 @@ def picture(phase: Phase) -> Picture:
     """Return the data of a phase diagram's picture."""
     order = list(Ending)
     seeds = f", {len(phase.seeds)} seeds" if len(phase.seeds) > 1 else ""
+    what = name(f"{phase.method} on {phase.problem}")
     return Picture(
-        title=f"{phase.method} on {phase.problem}: {count(phase.steps)} steps, α = {formula(phase.lr)}{seeds}",
+        title=f"{what}: {count(phase.steps)} steps, α = {formula(phase.lr)}{seeds}",
         axes=(phase.x, phase.y),
         endings=np.array([[order.index(ending) for ending in row] for row in phase.ending], dtype=np.int64),
         distance=phase.distance,
@@ -115,54 +133,76 @@ def _line(phase: Phase, name: str, beta1: Array, beta2: Array) -> Line:
 
 def draw_endings(data: Picture, ax: Axes) -> list[Artist]:
     """Draw how every cell ends, with the lines of theory, and return what a legend should explain."""
-    from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
-    shades = ListedColormap([FILLS[ending] for ending in Ending])
-    ax.pcolormesh(*_mesh(data), data.endings, cmap=shades, vmin=-0.5, vmax=len(FILLS) - 0.5, rasterized=True)
+    draw_fields(*_mesh(data), data.endings, [FILLS[ending] for ending in Ending], ax)
     _frame(data, ax)
     handles = draw_lines(data, ax)
     seen = [ending for i, ending in enumerate(Ending) if (data.endings == i).any()]
-    cells = [Patch(facecolor=FILLS[e], edgecolor=MUTED, linewidth=0.5, label=MEANING[e]) for e in seen]
+    cells = [Patch(facecolor=FILLS[e][0], alpha=FILLS[e][1], label=MEANING[e]) for e in seen]
     return [*cells, *handles]
 
 
 def draw_distance(data: Picture, ax: Axes) -> None:
-    """Draw the final distance to the optimum on a logarithmic scale whose middle, white, is the start's distance."""
-    from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
+    """Draw the final distance to the optimum, logarithmic; the bare ground in the middle is the start's distance."""
+    span = _span(data)
+    edges = np.concatenate([np.linspace(span[0], span[1], SHADES + 1), np.linspace(span[1], span[2], SHADES + 1)[1:]])
+    with np.errstate(divide="ignore"):
+        places = np.log10(np.where(np.isfinite(data.distance), data.distance, np.nan))
+    shades = np.where(np.isnan(places), 2 * SHADES, np.clip(np.searchsorted(edges, places) - 1, 0, 2 * SHADES - 1))
+    opacities = OPAQUE * (np.arange(SHADES) + 0.5) / SHADES
+    looks = [*((BLUE, float(o)) for o in opacities[::-1]), *((VERMILLION, float(o)) for o in opacities)]
+    draw_fields(*_mesh(data), shades, [*looks, FILLS[Ending.UNSTABLE]], ax)
+    _frame(data, ax)
+    draw_lines(data, ax)
+    bar = ax.inset_axes((1.03, 0.0, 0.035, 1.0))
+    draw_fields(np.array([0.0, 1.0]), edges, np.arange(2 * SHADES)[:, None], looks, bar)
+    _scale_of(bar, span, data.away)
 
+
+def _span(data: Picture) -> Array:
+    """Return the logarithms of the distances at the lower end, the middle and the upper end of the scale."""
     finite = data.distance[np.isfinite(data.distance) & (data.distance > 0)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (1.0, 1.0)
     away = data.away if data.away > 0 else high
-    blend = LinearSegmentedColormap.from_list("distance", [BLUE, "#ffffff", VERMILLION])
-    shades = blend.with_extremes(bad=FILLS[Ending.UNSTABLE])
-    span = np.log10([max(min(low, away / 1.5), away * 1e-4), away, min(max(high, away * 1.5), away * 1e4)])
-    with np.errstate(divide="ignore"):
-        places = np.clip(np.log10(np.where(np.isfinite(data.distance), data.distance, np.nan)), span[0], span[2])
-    drawn = ax.pcolormesh(
-        *_mesh(data), places, cmap=shades, norm=TwoSlopeNorm(span[1], span[0], span[2]), rasterized=True
-    )
-    _frame(data, ax)
-    draw_lines(data, ax)
-    bar = ax.figure.colorbar(drawn, ax=ax, pad=0.02, aspect=30)
+    return np.log10([max(min(low, away / 1.5), away * 1e-4), away, min(max(high, away * 1.5), away * 1e4)])
+
+
+def _scale_of(bar: Axes, span: Array, away: float) -> None:
+    """Write distances beside the bar: its ends, its decades, and the start."""
     decades = np.arange(np.ceil(span[0]), np.floor(span[2]) + 1)
     marks = [span[0], *(m for m in decades if np.abs(span - m).min() > 0.15), span[2]]
     words = [tick(10.0**m) if m in decades else number(10.0**m, 2) for m in marks]
-    bar.set_ticks([*marks, span[1]], labels=[*words, f"{number(away, 2)} (start)"])
-    bar.outline.set_linewidth(0.5)
-    bar.ax.grid(False)
+    bar.set(ylim=(span[0], span[2]), xticks=[])
+    bar.set_yticks([*marks, span[1]], [*words, f"{number(away, 2)} (start)"])
+    bar.yaxis.tick_right()
+    bar.grid(False)
+    bar.spines[:].set_visible(False)
 
 
 def draw_lines(data: Picture, ax: Axes) -> list[Artist]:
     """Draw the boundaries and return a legend's handle for each name."""
     handles: dict[str, Artist] = {}
     for line in data.lines:
-        drift = "drift" in line.name
-        style, width = ("-", 1.8) if drift else ("--", 1.4)
-        label = "theory: the drift changes sign" if drift else line.name
+        style, width = ("-", 1.8) if line.drift else ("--", 1.4)
+        label = "theory: the drift changes sign" if line.drift else line.name
         (handle,) = ax.plot(line.x, line.y, color=INK, label=label, linestyle=style, linewidth=width)
         handles.setdefault(label, handle)
     return list(handles.values())
+
+
+def draw_crossings(data: Picture, upright: bool, found: Sequence[Crossing], ax: Axes) -> None:
+    """Draw between which cells the ending changes, along y where `upright`, and theory's line where it does."""
+    drift = tuple(line for line in data.lines if line.drift)
+    _frame(data, ax)
+    ax.grid(True)
+    across, along = data.axes if upright else data.axes[::-1]
+    places = across.to(np.array([one.at for one in found]))
+    low, high = (along.to(np.array([getattr(one, end) for one in found])) for end in ("low", "high"))
+    draw = ax.vlines if upright else ax.hlines
+    bars = draw(places, low, high, color=BLUE, linewidth=3.0, alpha=0.7, label="measured")
+    handles = draw_lines(replace(data, lines=drift), ax)
+    ax.legend(handles=[bars, *handles], loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=2)
 
 
 def check_format(path: str | Path) -> Path:
@@ -170,11 +210,13 @@ def check_format(path: str | Path) -> Path:
     from matplotlib.backend_bases import FigureCanvasBase
 
     if Path(path).suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
-        raise ValueError(f"the picture's name must end like .png, .svg or .pdf, got '{path}'.")
+        raise ValueError(
+            f"the name must end in .png or .svg for a picture, in .html, .pdf, .md or .json for a report, got '{path}'."
+        )
     return Path(path)
 
 
-def save_phase(phase: Phase, path: str | Path) -> Path:
+def save_picture(phase: Phase, path: str | Path) -> Path:
     """Write the picture of a phase diagram, in the format that the file's ending names, and return where it is.
 
     Raises:

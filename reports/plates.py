@@ -29,8 +29,9 @@ from .figures import (
     sums,
 )
 from .instruments import instrument_plates
+from .legible import shorten
 from .limits import plate as limits_plate
-from .numerals import fixed, shorten, whole
+from .numerals import fixed, whole
 from .theme import SMALL, WIDE
 from .together import draw_efficiencies, draw_losses, efficiencies, losses
 from .words import rho

@@ -34,8 +34,8 @@ from .figures import (
 from .growth import draw_gamma, gammas
 from .heatmap import draw_medians, medians
 from .instruments import QUESTIONS, couplings
+from .legible import shorten
 from .limits import cells, draw_cells, draw_strips, strips
-from .numerals import shorten
 from .oscillation import draw_oscillation, oscillation
 from .theme import STYLE, WIDE, dress, say
 from .what_if import NOTHING, RATIOS, Side, draw_multiples

@@ -1,35 +1,27 @@
-"""What a suite found, as files: Markdown for people, JSON for programs, JUnit XML for CI, a case for each problem."""
+"""What a suite found, for programs: JSON, and JUnit XML for CI with a case for each problem."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Literal
 
+from ..diagnostics.diagnosis import JSON
 from ..synthetic.cases import Outcome
-from ..synthetic.score import COLUMNS, LEGEND, SuiteResult, SuiteRow
+from ..synthetic.score import COLUMNS, SuiteResult, SuiteRow
 from . import junit as xml
 from .document import written
 from .legible import legible, name
-from .markdown import code, plain, table
-from .numerals import sentence
+from .numerals import number, sentence, whole
 
 
-def markdown(result: SuiteResult) -> bytes:
-    """Return the table of a suite, with what is noted of its rows."""
-    result = tidy(result)
-    rows = [[_cell(head, show(row)) for head, (_, show) in COLUMNS.items()] for row in result.rows]
-    notes = [f"- {plain(note)}" for note in result.noted()]
-    parts = [f"### stepscope: {plain(result.headline)}", table(COLUMNS, rows), "\n".join(notes), *map(plain, LEGEND)]
-    return ("\n\n".join(filter(None, parts)) + "\n").encode("utf-8", "replace")
-
-
-def _cell(head: str, text: str) -> str:
-    return code(text) if head == "problem" else plain(text)
+def document_of(result: SuiteResult) -> dict[str, JSON]:
+    """Return the result as JSON knows it; suite.schema.json says what stands in it."""
+    return {"report": "stepscope suite", **result.to_dict()}
 
 
 def document(result: SuiteResult) -> bytes:
-    """Return the result as JSON; suite.schema.json says what stands in it."""
-    return written({"report": "stepscope suite", **result.to_dict()})
+    """Return the result as a file of JSON."""
+    return written(document_of(result))
 
 
 def junit(result: SuiteResult) -> bytes:
@@ -47,11 +39,23 @@ def case(row: SuiteRow) -> xml.Case:
     elif row.outcome is Outcome.SHORT and not row.agrees:
         ended = "skipped"
     found = [f"{head} {show(row)}" for head, (_, show) in COLUMNS.items() if head not in ("problem", "outcome")]
-    message = sentence(f"{row.outcome} after {row.steps} steps: from {row.start:.3g} away to {row.distance:.3g}")
+    message = sentence(
+        f"{row.outcome} after {whole(row.steps)} steps: from {number(row.start)} away to {number(row.distance)}"
+    )
     return xml.Case(row.problem, ended, row.outcome, message, "\n".join([", ".join(found), *row.notes]), row.seconds)
 
 
 def tidy(result: SuiteResult) -> SuiteResult:
     """Return a result whose names are legible: an optimizer may break with any message."""
-    rows = tuple(replace(row, problem=name(row.problem), notes=tuple(map(legible, row.notes))) for row in result.rows)
-    return replace(result, optimizer=name(result.optimizer), rows=rows)
+    return replace(result, optimizer=name(result.optimizer), rows=tuple(map(_tidy, result.rows)))
+
+
+def _tidy(row: SuiteRow) -> SuiteRow:
+    about = replace(
+        row.about,
+        source=legible(row.about.source),
+        law=legible(row.about.law),
+        why=legible(row.about.why),
+        variables=tuple(map(name, row.about.variables)),
+    )
+    return replace(row, problem=name(row.problem), notes=tuple(map(legible, row.notes)), about=about)

@@ -14,7 +14,8 @@ from ..diagnostics.alert import RECORDED, Alert, alerts_of
 from ..diagnostics.flight import LENGTH
 from ..diagnostics.trace import Trace
 from .axes import whole_steps
-from .numerals import sentence, shorten, whole
+from .legible import shorten
+from .numerals import sentence, whole
 from .theme import INK, MUTED, SKY, VERMILLION, WIDE, say
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ import numpy as np
 from ..diagnostics.conditions import Condition, Decision
 from ..diagnostics.what_if import Alternative
 from .evidence import Forest, draw_forest, forest
+from .legible import shorten
 from .maps import Array, round_marks
-from .numerals import count, shorten, typeset
+from .numerals import count, typeset
 from .theme import GREEN, GRID, INK, MUTED, VERMILLION, WIDE, say, tick
 from .words import MARKS
 

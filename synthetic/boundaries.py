@@ -19,6 +19,10 @@ ADAM = ("adam", "adam_plain", "adam_inside")
 """Methods with both moments as exponential averages, for which these boundaries hold; bias corrections fade."""
 
 
+DRIFT = "drift changes sign"
+"""The name of the lines that say where a method ends: the others are conditions of proofs."""
+
+
 @dataclass(frozen=True)
 class Boundary:
     """A line β2(β1), NaN where it does not exist."""
@@ -58,7 +62,7 @@ def _drift(problem: Problem, beta1: Array, eps: float) -> tuple[Boundary, ...]:
         return ()
     most = max(map(len, found))
     branches = [[values[k] if k < len(values) else np.nan for values in found] for k in range(most)]
-    return tuple(Boundary("drift changes sign", beta1, np.array(branch)) for branch in branches)
+    return tuple(Boundary(DRIFT, beta1, np.array(branch)) for branch in branches)
 
 
 def _roots(problem: Problem, eps: float) -> Callable[[float], tuple[float, ...]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..diagnostics.diagnosis import JSON
 from .boundaries import Boundary, boundaries
+from .crossings import Crossing, crossings
 from .engine import whole
 from .grid import Axis, Work
 from .methods import Method
@@ -28,6 +29,7 @@ __all__ = ("BETA1", "BETA2", "Axis", "Ending", "Phase", "Span", "phase_diagram")
 Array = NDArray[np.float64]
 Span = tuple[str, float, float]
 
+SCHEMA = 1
 LINE_POINTS = 33
 BETA1, BETA2 = ("beta1", 0.0, 0.999), ("beta2", 0.0, 0.99999)
 
@@ -41,6 +43,8 @@ class Phase:
     lr: str
     steps: int
     seeds: tuple[int, ...]
+    fixed: tuple[tuple[str, float], ...]
+    """The method's hyper-parameters that no axis varies."""
     x: Axis
     y: Axis
     away: float
@@ -66,6 +70,27 @@ class Phase:
         """The middles of the finest rows."""
         return self.y.middles(self.distance.shape[0])
 
+    @property
+    def along(self) -> Axis:
+        """The axis along which changes of ending are told: β2, of which theory says where, else that of y."""
+        return self.x if self.x.name == "beta2" else self.y
+
+    @property
+    def across(self) -> Axis:
+        """The other one."""
+        return self.y if self.along is self.x else self.x
+
+    @property
+    def crossings(self) -> tuple[Crossing, ...]:
+        """Where the ending changes along the axis `along`, at each value of the other."""
+        endings = self.ending.T if self.along is self.y else self.ending
+        return crossings(self.along, self.across, endings, self.boundaries)
+
+    def _repr_html_(self) -> str:
+        from ..reports.notebook import of_phase
+
+        return of_phase(self).html()
+
     def share(self, ending: Ending | str) -> float:
         """Return the share of the diagram's area that ends so: "right", "undecided", "wrong" or "unstable".
 
@@ -83,19 +108,30 @@ class Phase:
         Raises:
             ValueError: for an ending that is no format of pictures.
         """
-        from ..reports.phases import save_phase
+        from ..reports.phases import save_picture
 
-        return save_phase(self, path)
+        return save_picture(self, path)
+
+    def report(self, path: str | Path) -> Path:
+        """Write a report around the diagram and return its path: .html, .pdf or .md for people, .json for programs.
+
+        Raises:
+            ValueError: for a directory, or another ending.
+        """
+        from ..reports.formats import save_phase
+
+        return save_phase(self, Path(path))
 
     def to_dict(self) -> dict[str, JSON]:
         """Return the diagram as stable JSON; a number that is not finite becomes null."""
         return {
-            "schema": 1,
+            "schema": SCHEMA,
             "problem": self.problem,
             "method": self.method,
             "lr": self.lr,
             "steps": self.steps,
             "seeds": list(self.seeds),
+            "fixed": dict(self.fixed),
             "start_distance": self.away,
             **{axis: self._axis(axis) for axis in ("x", "y")},
             "shares": {ending.value: self.share(ending) for ending in Ending},
@@ -106,6 +142,14 @@ class Phase:
             "boundaries": [
                 {"name": line.name, "beta1": _plain(line.beta1), "beta2": _plain(line.beta2)}
                 for line in self.boundaries
+            ],
+            "along": self.along.name,
+            "crossings": [
+                {
+                    name: None if isinstance(value, float) and not np.isfinite(value) else value
+                    for name, value in (asdict(one) | {"agrees": one.agrees}).items()
+                }
+                for one in self.crossings
             ],
             "played": self.played,
             "seconds": self.seconds,
@@ -179,6 +223,7 @@ def phase_diagram(
         lr=str(lr),
         steps=sweep.steps,
         seeds=sweep.seeds,
+        fixed=tuple((name, value) for name, value in fixed.items() if name not in sweep.names),
         x=axes[0],
         y=axes[1],
         away=sweep.away,

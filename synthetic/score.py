@@ -6,7 +6,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 
 from rich.box import SIMPLE
@@ -19,8 +19,9 @@ from ..diagnostics.conditions import Decision
 from ..diagnostics.diagnosis import JSON, Verdict
 from ..diagnostics.drift import HarmDecision
 from .cases import Outcome
+from .course import About, Course
 
-SCHEMA = 1
+SCHEMA = 2
 WIDTH = 160
 
 MARKS = {Decision.HOLDS: "✓", Decision.VIOLATED: "✕", Decision.INCONCLUSIVE: "?"}
@@ -60,6 +61,8 @@ class SuiteRow:
     """Wall time; problems played together share theirs equally."""
     notes: tuple[str, ...]
     """What must be known to read the row, a sentence each: how it broke, why numbers are missing."""
+    about: About
+    course: Course
 
     @property
     def agrees(self) -> bool | None:
@@ -89,12 +92,22 @@ class SuiteResult:
     @property
     def score(self) -> float:
         """The share of problems solved; NaN without rows."""
-        return sum(row.outcome is Outcome.SOLVED for row in self.rows) / len(self.rows) if self.rows else math.nan
+        return self.counts[Outcome.SOLVED] / len(self.rows) if self.rows else math.nan
+
+    @property
+    def counts(self) -> Counter[Outcome]:
+        """How many problems end so."""
+        return Counter(row.outcome for row in self.rows)
+
+    @property
+    def lost(self) -> tuple[SuiteRow, ...]:
+        """The problems that end at the wrong side or broke the optimizer."""
+        return tuple(row for row in self.rows if row.outcome in (Outcome.WRONG, Outcome.BROKEN))
 
     @property
     def exit_code(self) -> int:
         """0 when no problem ends at the wrong side and none broke the optimizer, else 1."""
-        return int(any(row.outcome in (Outcome.WRONG, Outcome.BROKEN) for row in self.rows))
+        return int(bool(self.lost))
 
     def __str__(self) -> str:
         """Return the table as plain text."""
@@ -104,7 +117,7 @@ class SuiteResult:
         return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
     def report(self, path: str | Path) -> Path:
-        """Write the table as a file and return its path: .md for people, .json for programs, .xml for CI.
+        """Write a report and return its path: .html, .pdf or .md for people, .json for programs, .xml for CI.
 
         Raises:
             ValueError: for a directory, or another ending.
@@ -150,22 +163,29 @@ class SuiteResult:
 
     @property
     def headline(self) -> str:
-        """The result in a line."""
-        counts = Counter(row.outcome for row in self.rows)
+        """The result in a line: where the problems ended, and apart from it what was decided of the steps."""
+        counts, total = self.counts, len(self.rows)
         others = "".join(f", {counts[o]} {o}" for o in Outcome if counts[o] and o is not Outcome.SOLVED)
+        ends = f"{counts[Outcome.SOLVED]} of {total} problem{'s' * (total != 1)} solved{others}"
+        verdicts = Counter(row.verdict for row in self.rows)
+        judged = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in Verdict if verdicts[verdict])
         each = "" if self.steps is None else f"{self.steps} steps each, "
-        head = f"{self.optimizer}: {counts[Outcome.SOLVED]} of {len(self.rows)} problems solved{others}"
         stopped = "" if self.complete else "; interrupted"
-        return f"{head} ({each}{self.seconds:.0f} s{stopped})"
+        said = f"; verdicts on the steps: {judged}" if judged else ""
+        return f"{self.optimizer}: {ends}{said} ({each}{self.seconds:.0f} s{stopped})"
 
     @property
     def caption(self) -> str:
         """What is noted of rows, how they were played, and what the columns mean."""
-        how = "Seeds are coordinates of one tensor a problem."
-        if not self.elementwise:
-            how = "Not elementwise: each seed is played by an optimizer of its own, with fewer steps and seeds."
         notes = self.noted()
-        return "\n".join([*notes, *([""] if notes else []), *LEGEND, how])
+        return "\n".join([*notes, *([""] if notes else []), *LEGEND, self.how])
+
+    @property
+    def how(self) -> str:
+        """How seeds were played."""
+        if self.elementwise:
+            return "Seeds are coordinates of one tensor a problem."
+        return "Not elementwise: each seed is played by an optimizer of its own, with fewer steps and seeds."
 
     def noted(self) -> list[str]:
         """Return what is noted, a line each, with the problems that it concerns."""
@@ -201,6 +221,8 @@ LEGEND = (
     "than at the start, and not on the way back; short: neither. regret: average of f_t(x_t) − f_t(x*) over the steps.",
     "b/a, c⁺/a → 0: ✓ holds, ✕ violated, ? undecided. ρ: share of the intended descent that is made, 95 % interval; "
     "> 0, < 0: its sign alone is known.",
+    "verdict: what is decided of the steps, without knowing the optimum. A run may end at the optimum, solved, and be "
+    "too short to be judged, inconclusive.",
     "theory: how it ends for T → ∞; ✓ so it did, ✕ it ended otherwise, ? this run does not tell, – theory has no word.",
 )
 
@@ -243,6 +265,8 @@ def _plain(value: object) -> JSON:
         return value if math.isfinite(value) else None if math.isnan(value) else str(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: _plain(item) for name, item in asdict(value).items()}
     if value is None or isinstance(value, bool | int):
         return value
     return str(value)

@@ -25,6 +25,7 @@ from ..diagnostics.drift import HarmDecision
 from ..diagnostics.finding import listed
 from ..diagnostics.trace import Trace
 from .cases import PROBLEMS, Case, Outcome
+from .course import About, course
 from .engine import seeds_of, whole
 from .noise import require_positive
 from .score import SuiteResult, SuiteRow
@@ -241,6 +242,8 @@ class _Run:
             expected=self.traits.expects(case),
             seconds=seconds,
             notes=(*notes, *_troubles(traces)),
+            about=About.of(case),
+            course=course(worlds),
         )
 
 

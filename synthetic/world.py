@@ -18,6 +18,7 @@ from ..diagnostics.monitor import Monitor
 from ..diagnostics.trace import DriftRecord, Trace
 from .cases import Case
 from .compiled import module_of
+from .course import record_steps
 from .traits import MakeOptimizer, Traits, made, set_rate, split, take_step
 
 Array = NDArray[np.float64]
@@ -95,6 +96,9 @@ class World:
         self.regret, self.distance = np.zeros(shape[0]), np.zeros((PARTS, shape[0]))
         self.played, self.measured = 0, [0] * PARTS
         """Gradients given, and how many of them in each part."""
+        self.record_at, self.iterates, self.regrets = record_steps(steps), list[Array](), list[Array]()
+        """What is drawn: where the seeds were at these steps, and their regrets up to there."""
+        self.due = frozenset(self.record_at)
         last = steps - max(1, steps // TAIL)
         self.begins = [last - (last - steps // 2) * (PARTS - 1 - i) // (PARTS - 1) for i in range(PARTS)]
         self.broken: tuple[str, int] | None = None
@@ -131,6 +135,9 @@ class World:
             self.played += 1
             if part >= 0:
                 self.measured[part] += 1
+            if self.played in self.due:
+                self.iterates.append(self.x.copy())
+                self.regrets.append(self.regret.copy())
             self.parameter.grad = self.gradient
         else:
             self.broken, self.parameter.grad = ("x is not finite", self.played), None

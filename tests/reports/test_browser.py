@@ -2,10 +2,16 @@
 
 import re
 import shutil
+from dataclasses import replace
+from functools import cache
 
 import pytest
+import torch
 
-from stepscope.reports.formats import render
+from stepscope.reports.formats import render, save_phase, save_suite
+from stepscope.synthetic.named import named
+from stepscope.synthetic.phase import phase_diagram
+from stepscope.synthetic.suite import run_suite
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, `apt install chromium`")]
@@ -57,6 +63,62 @@ def visit(browser, make, tmp_path):
     yield open_report
     for each in visits:
         each.page.close()
+
+
+@pytest.fixture(params=["suite", "phase"])
+def study(browser, request, tmp_path):
+    """Return a function that opens the report of a suite or of a phase diagram, with a hostile name."""
+    visits = []
+
+    def open_study(**context):
+        path = tmp_path / "report.html"
+        save_suite(played(), path) if request.param == "suite" else save_phase(swept(), path)
+        visits.append(Visit(browser, path, **context))
+        return visits[-1]
+
+    yield open_study
+    for each in visits:
+        each.page.close()
+
+
+@cache
+def played():
+    result = run_suite(torch.optim.Adam, ["reddi theorem 1", "noisy quadratic"], steps=500)
+    rows = tuple(replace(result.rows[i % 2], problem=f"{i} {HOSTILE[i % 6]}", notes=HOSTILE[:3]) for i in range(8))
+    return replace(result, optimizer=HOSTILE[0], rows=rows)
+
+
+@cache
+def swept():
+    found = phase_diagram(named("theorem1").build(), "adam", size=(9, 9), steps=1000, lr="0.5/sqrt(t)")
+    return replace(found, method=HOSTILE[1], problem=HOSTILE[3])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_study_loads_alone_and_can_be_read_by_all(study, scheme, width):
+    from axe_playwright_python.sync_playwright import Axe
+
+    opened = study(color_scheme=scheme, viewport={"width": width, "height": 900})
+    assert len(opened.requests) == 1
+    assert opened.complaints == []
+    assert opened.page.title() != "owned"
+    found = Axe().run(opened.page).response["violations"]
+    assert [(each["id"], [node["html"][:200] for node in each["nodes"][:3]]) for each in found] == []
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    for link in opened.page.locator("a[href^='#']").all():
+        assert opened.page.locator(link.get_attribute("href")).count() == 1
+
+
+def test_the_table_of_a_study_sorts_and_is_searched(study):
+    page = study().page
+    table = page.locator("table.sortable").first
+    head = table.locator("th button").first
+    head.click()
+    assert table.locator("th").first.get_attribute("aria-sort") == "ascending"
+    rows = table.locator("tbody tr")
+    page.get_by_label("Search").first.fill(rows.last.locator("td").first.inner_text()[:5])
+    assert 1 <= table.locator("tbody tr:visible").count() <= rows.count()
 
 
 @pytest.mark.parametrize("runs", [1, 3])

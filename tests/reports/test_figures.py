@@ -30,7 +30,8 @@ from stepscope.reports.figures import (
     sums,
     thin,
 )
-from stepscope.reports.numerals import fixed, interval, number, sentence, tell_apart, typeset, whole
+from stepscope.reports.legible import tell_apart
+from stepscope.reports.numerals import fixed, interval, number, sentence, typeset, whole
 from stepscope.reports.plates import comparison, plates
 from stepscope.reports.svg import to_svg
 

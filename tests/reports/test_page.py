@@ -305,7 +305,7 @@ def test_two_hundred_tensors_stay_below_two_megabytes(make):
 
 def test_every_verdict_has_a_sign_words_and_a_colour(make):
     diagnosis = diagnose(make())
-    css = (Path(__file__).parents[2] / "reports" / "page.html").read_text()
+    css = (Path(__file__).parents[2] / "reports" / "layout.html").read_text()
     signs = {MARKS[verdict] for verdict in Verdict}
     assert len(signs) == len(Verdict)
     for verdict in Verdict:

@@ -116,7 +116,7 @@ def test_the_picture_says_what_the_arrays_say(tmp_path):
 
 
 def test_a_diagram_of_one_kind_and_of_numbers_that_are_not_finite_is_drawn(tmp_path):
-    from stepscope.reports.phases import save_phase
+    from stepscope.reports.phases import save_picture
     from stepscope.synthetic.arrivals import Cyclic
     from stepscope.synthetic.problem import Problem
 
@@ -124,7 +124,7 @@ def test_a_diagram_of_one_kind_and_of_numbers_that_are_not_finite_is_drawn(tmp_p
     spans = ("lr", 10.0, 20.0), ("dampening", 0.0, 0.1)
     diagram = phase_diagram(climbs, "momentum", *spans, (1, 1), 1000, 1.0)
     assert diagram.ending[0, 0] is Ending.UNSTABLE
-    assert save_phase(diagram, tmp_path / "one.png").exists()
+    assert save_picture(diagram, tmp_path / "one.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ BAD = {
     "bad axis": (["phase", "online", "--x", "gamma=0,1"], "no hyper-parameter `gamma`"),
     "no range": (["phase", "online", "--x", "lr"], "NAME=LOW,HIGH"),
     "bad size": (["phase", "online", "--size", "1.5"], "whole numbers"),
-    "bad picture": (["phase", "online", "-o", "phase.doc"], ".png, .svg or .pdf"),
+    "bad picture": (["phase", "online", "-o", "phase.doc"], ".png or .svg for a picture"),
     "unknown optimizer": (["suite", "torch.optim.Adm"], "did you mean"),
     "bad optimizer setting": (["suite", "torch.optim.Adam", "beta=1"], "does not take beta=1"),
     "unknown paper": (["claims", "--paper", "nobody1999"], "`paper` must be one of"),
