@@ -90,6 +90,7 @@ class Comparison:
     def _verdicts(self) -> Iterator[str]:
         yield "Verdicts"
         yield from _table(verdicts(self))
+        yield from textwrap.wrap(whence(self), WIDTH, initial_indent="  ", subsequent_indent="  ")
 
     def _differences(self) -> Iterator[str]:
         if not self.differences:
@@ -249,7 +250,7 @@ def said(parting: Parting) -> tuple[str, str]:
     if parting.step is None:
         return "not told apart", f"{values} at step {parting.at}{note}"
     until = "to the end" if parting.until is None else f"to {parting.until}"
-    return f"apart from step {parting.step} {until}", f"{values}{note}"
+    return f"apart from step {parting.step} {until}", f"{values} at step {parting.at}{note}"
 
 
 def told(partings: Sequence[Parting]) -> list[list[str]]:
@@ -283,6 +284,16 @@ def _row(run: Run) -> list[str]:
         "-" if math.isnan(run.loss) else f"{run.loss:.3g}",
         str(d.steps),
     ]
+
+
+def whence(found: Comparison) -> str:
+    """Say from which steps of the runs the numbers beside their verdicts come."""
+    judged = [run.diagnosis for setting in found.settings for run in setting.runs]
+    windows = {(d.harm.first_step, d.harm.last_step) for d in judged}
+    starts = {d.start for d in judged}
+    window = "steps {} to {}".format(*windows.pop()) if len(windows) == 1 else "the last half of each run"
+    start = f"step {starts.pop()} on" if len(starts) == 1 else "the end of each start-up on"
+    return f"rho and harm: {window}; variance and bias: from {start}; loss: mean over the last tenth of the steps."
 
 
 def what(one: Difference) -> str:

@@ -85,6 +85,16 @@ class Diagnosis:
     """What rare large gradients ask of β2: the whole run, then each tensor; empty for a short run."""
     findings: tuple[Finding, ...]
 
+    @property
+    def checks(self) -> tuple[tuple[str, Condition | Growth | Harm], ...]:
+        """What was looked at for the verdict: four checks, each by the name that it has everywhere."""
+        return (
+            ("growth of a", self.growth),
+            ("variance, b/a -> 0", self.variance),
+            ("bias, c+/a -> 0", self.bias),
+            ("harm", self.harm),
+        )
+
     def __str__(self) -> str:
         """Return the report as plain text: the verdict, the checks one by one, the findings."""
         return "\n".join([*self._head(), *self._checks(), *self._limits(), *self._imagined(), *self._listed()])
@@ -103,15 +113,9 @@ class Diagnosis:
 
     def _checks(self) -> list[str]:
         """Return each check with its reason; those that wait for what the verdict's own reason says in one line."""
-        checks = (
-            ("the growth of a (the sum of the stepsizes)", self.growth),
-            ("the variance condition b/a -> 0", self.variance),
-            ("the bias condition c+/a -> 0", self.bias),
-            ("for harm, the drift of the steps against the mean gradient", self.harm),
-        )
         lines: list[str] = []
         waiting: list[str] = []
-        for title, check in checks:
+        for title, check in self.checks:
             said = sentence(check.reason) in self.reason
             if said and check.decision == Decision.INCONCLUSIVE:
                 waiting.append(title)

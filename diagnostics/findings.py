@@ -25,10 +25,12 @@ from .remedy import REMEDIES, Remedy
 from .skewness import WHOLE
 from .what_if import better
 
-__all__ = ["FINDINGS", "GAUSSIAN_RISE", "NOTHING", "RISES", "Finding", "findings_of", "sentence"]
+__all__ = ["ALERTED", "FINDINGS", "GAUSSIAN_RISE", "NOTHING", "RISES", "Finding", "findings_of", "sentence"]
 
 Array = NDArray[np.float64]
 
+ALERTED = "Alerts came while the run went on"
+"""The title of the finding that says that something was seen, and not what it is."""
 POOR_EFFICIENCY = 0.7
 RISES = 0.1  # the rule calls a slope flat from -0.1; the same distance above 0 is no longer flat
 
@@ -86,7 +88,7 @@ def alerted(e: Evidence) -> Finding | None:
     firsts = [alike[0] for alike in by_rule.values()]
     tries = dict.fromkeys(sentence(alert.suggestion) for alert in firsts if alert.suggestion)
     return Finding(
-        "Alerts came while the run went on",
+        ALERTED,
         " ".join(_told(*alike) for alike in by_rule.values()),
         "docs/theory.md 3, R9-R12",
         tuple(dict.fromkeys(alert.tensor for alert in alerts if alert.tensor)),

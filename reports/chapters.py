@@ -17,7 +17,7 @@ from ..diagnostics.limits import Limits, limits
 from ..diagnostics.trace import Event, Trace
 from .evidence import judged
 from .legible import legible_trace, shorten
-from .numerals import whole
+from .numerals import number, whole
 from .plates import Plate, comparison, plates
 from .tables import Apart, Rule, differing, parted, rules, skewness_note, tensor_cells
 from .words import MARKS, Answer, Headline, Row, answers, headline, meaning, row
@@ -174,7 +174,7 @@ def facts(trace: Trace, diagnosis: Diagnosis) -> list[tuple[str, str]]:
         ("tensors", whole(diagnosis.tensors)),
         ("parameters", whole(diagnosis.coordinates)),
         ("watched", watched(diagnosis, meta.get("seed"))),
-        ("records", f"{len(trace.steps)} over {whole(diagnosis.steps)} steps"),
+        ("records", f"{whole(len(trace.steps))} over {whole(diagnosis.steps)} steps"),
         ("judged", f"from step {whole(diagnosis.start)}"),
         (
             "harm test",
@@ -191,9 +191,16 @@ def watched(diagnosis: Diagnosis, seed: object) -> str:
     if diagnosis.watched == diagnosis.coordinates:
         return "every coordinate"
     share = diagnosis.watched / diagnosis.coordinates
-    return f"{whole(diagnosis.watched)} coordinates ({share:.1%}), a random sample of seed {seed}"
+    return f"{whole(diagnosis.watched)} coordinates ({number(100 * share)} %), a random sample of seed {seed}"
 
 
 def settings(group: dict[str, object]) -> str:
     """Return one parameter group's hyper-parameters, those that are switched off left out."""
-    return ", ".join(f"{key} = {value}" for key, value in group.items() if value is not None and value is not False)
+    return ", ".join(
+        f"{key} = {_value(value)}" for key, value in group.items() if value is not None and value is not False
+    )
+
+
+def _value(value: object) -> str:
+    """Return a setting as it would be read, and not as a program writes it: 10⁻⁸ and not 1e-08."""
+    return number(value, 6) if isinstance(value, float) else str(value)

@@ -9,13 +9,12 @@ from ..diagnostics.alert import RULES, Alert, alerts_of
 from ..diagnostics.conditions import Decision
 from ..diagnostics.drift import HarmDecision
 from ..diagnostics.finding import Finding
+from ..diagnostics.findings import ALERTED
 from .chapters import Chapter
-from .numerals import sentence, whole
+from .numerals import sentence, typeset, whole
 from .words import MARKS
 
 FEW = 3  # tensors that are named
-ALERTED = "Alerts came while the run went on"
-"""The finding that leads only alone: it says that something was seen, and the others what it is."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ def gist(chapter: Chapter) -> Gist | None:
     findings = chapter.diagnosis.findings
     if not findings:
         return None
+    # That alerts came says that something was seen, and the others what it is.
     first = next((finding for finding in findings if finding.title != ALERTED), findings[0])
     where, more = first.tensors[:FEW], max(len(first.tensors) - FEW, 0)
     return Gist(sentence(first.title), where, more, when(first), sentence(first.suggestion))
@@ -75,15 +75,8 @@ class Check:
 
 def checks(chapter: Chapter) -> tuple[Check, ...]:
     """Return the four checks behind a verdict."""
-    d = chapter.diagnosis
     return tuple(
-        Check(name, check.decision, sentence(check.reason))
-        for name, check in (
-            ("growth of a", d.growth),
-            ("variance, b/a → 0", d.variance),
-            ("bias, c⁺/a → 0", d.bias),
-            ("harm", d.harm),
-        )
+        Check(typeset(name), check.decision, sentence(check.reason)) for name, check in chapter.diagnosis.checks
     )
 
 

@@ -21,9 +21,9 @@ LONGEST = 1500  # characters of a sentence: GitHub takes 65 536 of a comment
 NAMED = 6
 SPECIAL = re.compile(r"[\\`*_<>~$]|\](?=[(\[])")
 CALLS = re.compile(
-    r"@|#(?=\d)|(?<=:)(?=//)|(?i:www)(?=\.)|(?i:\bgh)(?=-\d)|\b(?=[0-9a-f]*[a-f])[0-9a-f]{6}(?=[0-9a-f])"
+    r"@|#(?=\d)|:(?=[\w+-]+:)|(?<=:)(?=//)|(?i:www)(?=\.)|(?i:\bgh)(?=-\d)|\b(?=[0-9a-f]*[a-f])[0-9a-f]{6}(?=[0-9a-f])"
 )
-"""After which GitHub's links begin: people, issues, addresses, commits."""
+"""After which GitHub's links and pictures begin: people, issues, emoji by their codes, addresses, commits."""
 APART = "\u200b"
 
 

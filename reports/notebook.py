@@ -13,12 +13,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..diagnostics.compare import Comparison, verdicts
+from ..diagnostics.compare import Comparison, verdicts, whence
 from ..diagnostics.diagnosis import Diagnosis, Verdict
 from ..diagnostics.trace import Trace
 from .chapters import alerts
 from .legible import shorten
-from .numerals import sentence, whole
+from .numerals import sentence, typeset, whole
 from .tables import HEADS, cell, differing, parted
 from .words import MARKS, advice
 
@@ -86,13 +86,7 @@ def of_diagnosis(diagnosis: Diagnosis) -> Card:
     first = ". ".join(filter(None, [_where(diagnosis), advice(diagnosis)]))
     steps, start = whole(diagnosis.steps), whole(diagnosis.start)
     facts = f"{steps} steps of {shorten(diagnosis.optimizer, 80)}, judged from step {start}"
-    checks = (
-        ("a grows", diagnosis.growth),
-        ("variance, b/a → 0", diagnosis.variance),
-        ("bias, c⁺/a → 0", diagnosis.bias),
-        ("harm", diagnosis.harm),
-    )
-    rows = [(name, str(check.decision), sentence(check.reason)) for name, check in checks]
+    rows = [(typeset(name), str(check.decision), sentence(check.reason)) for name, check in diagnosis.checks]
     rows.append(("what limits it", str(diagnosis.limit), sentence(diagnosis.limit_reason)))
     findings = [(one.title, sentence(one.text), sentence(one.suggestion)) for one in diagnosis.findings[:ROWS]]
     return Card(
@@ -189,7 +183,7 @@ def of_comparison(found: Comparison) -> Card:
         "",
         GREY,
         " ".join(_parts(found)),
-        (),
+        (sentence(whence(found)),),
         (
             Table("Verdicts", head, rows, open=True),
             Table("What differs", ("", *names), differences, open=True),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .chapters import Contents, Runs, gather
-from .numerals import sentence, whole
+from .numerals import sentence, typeset, whole
 from .plates import Plate
 from .svg import to_svg
 from .tables import HEADS, STREAM, TENSOR_COLUMNS, cell
@@ -65,7 +65,7 @@ def _rendered(template: str, **told: object) -> str:
     )
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
     environment.filters |= {"whole": whole, "cell": cell, "sentence": sentence, "apart": apart, "code": code}
-    environment.filters["drawn"] = drawn
+    environment.filters |= {"drawn": drawn, "typeset": typeset}
     return environment.get_template(template).render(
         marks=MARKS,
         script=Markup(script),

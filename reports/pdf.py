@@ -8,7 +8,7 @@ from ..diagnostics.finding import Finding
 from .chapters import Chapter, Contents, Front
 from .gist import gist, when
 from .legible import shorten
-from .numerals import sentence, whole
+from .numerals import sentence, typeset, whole
 from .paper import Paper, height_of
 from .press import COLOURS, answers, heading, pair, plate, said, table
 from .tables import HEADS, STREAM, TENSOR_COLUMNS, cell
@@ -175,6 +175,6 @@ def _facts(paper: Paper, chapter: Chapter) -> None:
         heading(paper, "Events")
         for event in chapter.events:
             where = f" in {event.tensor}" if event.tensor else ""
-            paper.write(f"step {whole(event.step)}, {event.kind}{where}: {event.message}", 8)
+            paper.write(f"step {whole(event.step)}, {event.kind}{where}: {typeset(event.message)}", 8)
         if chapter.more_events:
             paper.write(f"{chapter.more_events} earlier events are not shown.", 8, colour=MUTED)

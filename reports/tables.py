@@ -153,7 +153,7 @@ class Apart:
 
 def differing(found: Comparison) -> list[tuple[str, tuple[str, ...]]]:
     """Return what differs between runs, with the value in each."""
-    return [(what(one), tuple(shown(value) for value in one.values)) for one in found.differences]
+    return [(typeset(what(one)), tuple(typeset(shown(value)) for value in one.values)) for one in found.differences]
 
 
 def parted(found: Comparison) -> list[tuple[str, tuple[Apart, ...]]]:
@@ -171,7 +171,7 @@ def _apart(setting: Setting, place: int) -> Apart:
         return Apart("the same run", "", apart=False)
     parting = setting.partings[place]
     words, numbers = said(parting)
-    return Apart(words, numbers, parting.step is not None)
+    return Apart(typeset(words), typeset(numbers), parting.step is not None)
 
 
 def cell(value: str | float, column: str) -> str:

@@ -13,7 +13,7 @@ from ..diagnostics.findings import NOTHING
 from ..diagnostics.limits import TITLES, Limits
 from ..diagnostics.trace import Trace
 from ..diagnostics.what_if import better
-from .numerals import fixed, interval, number, sentence, whole
+from .numerals import fixed, interval, number, sentence, typeset, whole
 
 ALARMS = (Verdict.BIASED, Verdict.UNSTABLE)
 """The verdicts that make a command end with 1."""
@@ -189,17 +189,21 @@ def _told(limited: Limits) -> tuple[str, str]:
 
 
 def _certificate(d: Diagnosis) -> Answer:
-    checks = (("Variance, b/a → 0", d.variance), ("Bias, c⁺/a → 0", d.bias), ("Growth of a", d.growth))
+    checks = [(name, check) for name, check in d.checks if check is not d.harm]
     decisions = [check.decision for _, check in checks]
     short = "not decided"
     if all(decision is Decision.HOLDS for decision in decisions):
         short = "yes"
     elif Decision.VIOLATED in decisions:
         short = "no"
-    lines = tuple(f"{name}: {check.decision}. {sentence(check.reason)}" for name, check in checks)
+    lines = tuple(f"{_capital(typeset(name))}: {check.decision}. {sentence(check.reason)}" for name, check in checks)
     if len({check.reason for _, check in checks}) == 1:  # what keeps one from being judged keeps all
         lines = (sentence(d.variance.reason),)
     return Answer("Is there a certificate?", short, lines)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _harm(d: Diagnosis) -> Answer:

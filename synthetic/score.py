@@ -148,7 +148,8 @@ class SuiteResult:
         for name, (justify, _) in columns.items():
             table.add_column(name, justify="right" if justify == ">" else "left", no_wrap=True)
         for row in self.rows:
-            table.add_row(*(cell(row) for _, cell in columns.values()), style=STYLES.get(row.outcome))
+            cells = [Text(cell(row)) for _, cell in columns.values()]  # a name in brackets or colons is no markup
+            table.add_row(*cells, style=STYLES.get(row.outcome))
         return table
 
     def columns(self) -> dict[str, tuple[str, Callable[[SuiteRow], str]]]:

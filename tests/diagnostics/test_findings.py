@@ -178,7 +178,9 @@ def test_every_finding_is_in_its_table_and_in_the_documents(module, table):
     explained = (ROOT / "docs" / "verdicts.md").read_text()
     for call in making.values():
         assert ast.literal_eval(call.args[2]).startswith("docs/theory.md ")
-        constants = [node.value for node in ast.walk(call.args[0]) if isinstance(node, ast.Constant)]
+        parts = list(ast.walk(call.args[0]))
+        constants = [node.value for node in parts if isinstance(node, ast.Constant)]
+        constants += [getattr(module, node.id, None) for node in parts if isinstance(node, ast.Name)]
         titles = [text for text in constants if isinstance(text, str) and " " in text]
         assert titles
         assert all(f"\n| {title.strip()}" in explained for title in titles)

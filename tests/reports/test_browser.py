@@ -90,7 +90,8 @@ def played():
 
 @cache
 def swept():
-    found = phase_diagram(named("theorem1").build(), "adam", size=(9, 9), steps=1000, lr="0.5/sqrt(t)")
+    spans = ("beta1", 0.0, 0.3), ("beta2", 0.0, 0.9)
+    found = phase_diagram(named("theorem1").build(), "adam", *spans, (12, 12), 3000, "0.5/sqrt(t)")
     return replace(found, method=HOSTILE[1], problem=HOSTILE[3])
 
 

@@ -18,11 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepscope.diagnostics.alert import RULES, Alert
+from stepscope.diagnostics.findings import ALERTED
 from stepscope.diagnostics.trace import Event
 from stepscope.reports import cli, document, formats, junit, markdown, suites
 from stepscope.reports.chapters import gather
 from stepscope.reports.formats import FORMATS, is_ours, render
-from stepscope.reports.gist import ALERTED, gist
+from stepscope.reports.gist import gist
 from stepscope.reports.legible import legible, names
 from stepscope.reports.paper import INNER, broken, columns, width_of
 from stepscope.synthetic.score import SuiteResult
@@ -356,6 +357,12 @@ def test_a_cell_of_markdown_is_read_back_as_it_was(texts):
         table = markdown.table(["head"], [[write(text)] for text in texts])
         shown = [unescaped(row[0]) for row in tables(table)[0][1:]]
         assert [text.strip() for text in shown] == [text.strip() for text in texts]
+
+
+def test_no_name_becomes_a_picture():
+    shown = markdown.plain("a:heart:b and ::1 at 12:30:05")
+    assert not re.search(r":[\w+-]+:", shown)
+    assert shown.replace(markdown.APART, "") == "a:heart:b and ::1 at 12:30:05"
 
 
 @settings(max_examples=40, deadline=None)
