@@ -104,7 +104,7 @@ def anchor(title: str, places: dict[str, str]) -> str:
 
 def remedies(known: Iterable[Remedy]) -> str:
     """Return which remedies are made for something, and why."""
-    return "\n".join(f"- {link('remedy', one.name)} {typeset(one.reason)}." for one in known)
+    return "\n".join(f"- {link('remedy', one.name)}: {typeset(one.reason)}." for one in known)
 
 
 def indented(docstring: str) -> Iterator[str]:
@@ -117,4 +117,9 @@ def indented(docstring: str) -> Iterator[str]:
 
 def prose(docstring: str) -> str:
     """Return a docstring's own words."""
-    return "\n\n".join(indented(docstring))
+    return "\n\n".join(indented(spoken(docstring)))
+
+
+def spoken(docstring: str) -> str:
+    """Return a docstring without what it says of imports alone."""
+    return docstring.replace(" (no torch)", "").replace(" No torch.", "")

@@ -21,7 +21,7 @@ from stepscope.diagnostics.diagnosis import MEANING
 
 VERDICT_FIGURES = {
     Verdict.BIASED: ("efficiency", "ratios"),
-    Verdict.UNSTABLE: ("lengths", "scalars"),
+    Verdict.UNSTABLE: ("scalars/0", "lengths"),
     Verdict.STALLED: ("sums", "stepsizes"),
     Verdict.INCONCLUSIVE: ("ratios",),
 }
@@ -62,12 +62,12 @@ def _members(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
 
 JUDGES: dict[str, tuple[str, tuple[Callable[..., object], ...], tuple[str, ...], tuple[str, ...]]] = {
     "growth": ("Growth of a", (conditions.growth,), ("a",), ("sums",)),
-    "variance": ("Variance condition", (conditions.judge_variance, conditions.judge), ("b", "a"), ("ratios",)),
+    "variance": ("Variance condition", (conditions.judge_variance, conditions.judge), ("b", "a"), ("ratios/0",)),
     "bias": (
         "Bias condition",
         (conditions.judge_bias, conditions.judge),
         ("c_plus", "c", "a"),
-        ("ratios", "oscillation"),
+        ("ratios/1", "oscillation"),
     ),
     "harm": ("Harm test", (drift.judge_harm,), (), ("efficiency",)),
 }

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 import thresholds
-from items import about, item, made_by, played, remedies, section
+from items import about, item, made_by, played, remedies, section, spoken
 from items import thresholds as listed
 from pictures import of_run
 from runs_alerts import ALERTS
@@ -94,7 +94,7 @@ READ = {
     "skewness": Instrument(
         (skewness,),
         (),
-        ("what-if", "efficiency"),
+        ("what-if/2", "efficiency/0"),
         told("verdicts", "what-rare-large-gradients-ask-of-β2"),
     ),
     "what-if": Instrument((what_if, imagined), (), ("what-if",), told("verdicts", "what-if"), imagined),
@@ -108,7 +108,7 @@ def instrument(name: str) -> str:
     """Return the page of an instrument: its formula, its constants, what it records, and a run that it has read."""
     known, run = READ[name], INSTRUMENTS[name]
     runs = played(run)
-    lead, formula = split(doc(known.doc or known.modules[0]))
+    lead, formula = split(spoken(doc(known.doc or known.modules[0])))
     files = ", ".join(code(file_of(module)) for module in known.modules) or code(file_of(watcher))
     return item(
         TITLES[name][0],
@@ -132,7 +132,7 @@ def split(docstring: str) -> tuple[str, str]:
 def recorded(name: str, known: Instrument, trace: Trace) -> str:
     """Return the scalars that an instrument has written on this run; what is computed from other columns says so."""
     found = {each: one for each, one in trace.scalars.items() if each.partition("/")[0] in known.scalars}
-    rows = [(code(each), len(one.steps), one.steps[-1], number(one.last[-1])) for each, one in found.items()]
+    rows = [(code(each), int(one.count[-1]), one.steps[-1], number(one.last[-1])) for each, one in found.items()]
     if rows:
         return table(["scalar", "times measured", "last at step", "last value"], rows)
     if name == "alignment":
@@ -153,6 +153,10 @@ ALERT_FIGURES = {
 }
 
 
+SUSPECTED = {"learning rate": signals.leaps, "update surge": signals.surges, "stepsize growth": signals.decays}
+"""What suspects in every step, before a rule weighs."""
+
+
 def alert(rule: str) -> str:
     """Return the page of an alert: when it is told, its cause and advice, its constants, and a run that raises it."""
     run = ALERTS[rule]
@@ -161,7 +165,8 @@ def alert(rule: str) -> str:
     if first is None or first.rule != rule:
         raise ValueError(f"the run for {rule!r} raised {first and first.rule!r} first; change the run.")
     makers = alert_makers()[rule]
-    read = thresholds.of_functions([maker for _, maker in makers], (alerts, signals))
+    deciding = [maker for _, maker in makers] + [by for told, by in SUSPECTED.items() if told == rule]
+    read = thresholds.of_functions(deciding, (alerts, signals))
     words_of = "\n".join(
         f"- *{title}:* {value}"
         for title, value in (("Likely cause", first.cause), ("To try", first.suggestion))

@@ -8,14 +8,17 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import sympy
 from items import Played, about, answers, item, made_by, played, section
 from pictures import of_comparison, of_run, shown
 from runs_remedies import REMEDIES as RUNS
-from tables import code, known, number, remedy_entries, table
+from tables import code, known, remedy_entries, table
 
 from stepscope import simulate
+from stepscope.diagnostics.conditions import MIN_BLOCKS
 from stepscope.reports.iterates import distances, draw_falling, draw_paths, paths
+from stepscope.reports.numerals import number, sentence, whole
 from stepscope.reports.plates import Panel, Plate
 from stepscope.synthetic.arrivals import Cyclic, Random
 from stepscope.synthetic.cases import PROBLEMS, Case
@@ -43,8 +46,7 @@ def problem(name: str) -> str:
     paper = paper_of(case)
     return item(
         name,
-        f"{entry.about}.",
-        case.why,
+        sentence(entry.about),
         section("The problem", statement(built)),
         section("What SymPy derives", facts(built)),
         section("Where Adam goes, and AMSGrad", f"{settings(name)}\n\n{answers(runs)}\n\n{ends(runs, built)}"),
@@ -98,16 +100,16 @@ def betas(name: str) -> tuple[float, float]:
 def settings(name: str) -> str:
     """Say with which settings the runs were made."""
     beta1, beta2 = betas(name)
-    return f"{STEPS:,} steps at the rate {code(NAMED[name].lr)}, β1 = {beta1:g} and β2 = {beta2:g}.".replace(",", " ")
+    return f"{whole(STEPS)} steps at the rate {code(NAMED[name].lr)}, with β1 = {beta1:g} and β2 = {beta2:g}."
 
 
 def statement(built: Problem) -> str:
     """Return the components, each with how often it comes, and the domain."""
-    counted = Counter(str(f) for f in built.components)
-    shares: dict[str, float] = {}
+    counted = Counter(map(formula, built.components))
+    shares: Counter[str] = Counter()
     for f, weight in zip(built.components, built.weights.tolist(), strict=True):
-        shares[str(f)] = shares.get(str(f), 0.0) + weight
-    rows = [(code(f), count, f"{shares[f]:.4g}") for f, count in counted.items()]
+        shares[formula(f)] += weight
+    rows = [(f, count, number(shares[f])) for f, count in counted.items()]
     box = [
         f"{v} from {number(low)} to {number(high)}"
         for v, low, high in zip(built.variables, built.lower, built.upper, strict=True)
@@ -116,9 +118,26 @@ def statement(built: Problem) -> str:
     bounds = f"{', '.join(box)}; iterates are projected onto it" if box else "no bound"
     return (
         table(["component", "how many", "share of the steps"], rows)
-        + f"\n- *Arrival:* {arrival(built)}\n- *Domain:* {bounds}\n- *Start:* {number(built.start)}\n"
+        + f"\n- *Arrival:* {arrival(built)}\n- *Domain:* {bounds}\n- *Start:* {numbers(built.start)}\n"
         + f"- *Noise:* {code(built.noise) if built.noise else 'none'}\n"
     )
+
+
+def formula(f: sympy.Expr) -> str:
+    """Return a function as code, its pieces each with where it holds."""
+    if not isinstance(f, sympy.Piecewise):
+        return code(f)
+    return "; ".join(f"{code(piece)} {place(where)}" for piece, where in f.args)
+
+
+def place(where: sympy.Basic) -> str:
+    """Return where a piece of a function holds."""
+    return "elsewhere" if where is sympy.true else f"where {code(where)}"
+
+
+def numbers(point: object) -> str:
+    """Return the coordinates of a point."""
+    return ", ".join(number(float(x), 4) for x in np.atleast_1d(point))
 
 
 def arrival(built: Problem) -> str:
@@ -133,8 +152,8 @@ def facts(built: Problem) -> str:
     """Return what is derived from the components."""
     optimum, lipschitz, bound = known(built)
     rows = (
-        ("objective, the mean of the components", code(sympy.nsimplify(built.objective))),
-        ("optimum", number(optimum)),
+        ("objective, the mean of the components", formula(sympy.nsimplify(built.objective))),
+        ("optimum", "–" if optimum is None else numbers(optimum)),
         ("its value", number(built.minimum)),
         ("L, the Lipschitz constant of the gradient", number(lipschitz)),
         ("H, the bound on the components' gradients", number(bound)),
@@ -146,7 +165,7 @@ def facts(built: Problem) -> str:
 def ends(runs: Played, built: Problem) -> str:
     """Return where each run ended, over its seeds."""
     rows = [
-        (words, "; ".join(number(x) for x in trace.x), *([distance(trace, built)] if built.optimum is not None else []))
+        (words, "; ".join(map(numbers, trace.x)), *([distance(trace, built)] if built.optimum is not None else []))
         for words, trace, _ in runs
     ]
     return table(
@@ -181,8 +200,8 @@ def trajectories(built: Problem, runs: Played) -> str:
 def in_suite(case: Case) -> str:
     """Return how the suite plays it."""
     return (
-        f"As {code(case.name)}, with real `step()` calls of any torch optimizer at the rate {case.law}. {case.source}. "
-        "[All of the suite](problems.md#the-suite)."
+        f"As {code(case.name)}, with real `step()` calls of any torch optimizer at the rate {case.law}. {case.why} "
+        f"Source: {case.source}. [All of the suite](problems.md#the-suite)."
     )
 
 
@@ -201,6 +220,11 @@ def paper_of(case: Case) -> str:
 # --- remedies ------------------------------------------------------------------------------------------------
 
 
+def judged(runs: Played) -> bool:
+    """Return whether a run is long enough for its ratios to be judged."""
+    return any(len(found.variance.ratios) >= MIN_BLOCKS for _, _, found in runs)
+
+
 def remedy(name: str) -> str:
     """Return the page of a remedy: its rule, the findings that name it, and a run before and after."""
     from names import docstring, found, signature
@@ -209,10 +233,9 @@ def remedy(name: str) -> str:
     runs = played(run)
     of = found(f"stepscope.remedies.{name}")
     entries = remedy_entries(name)
-    made_for = "\n\n".join(
-        f"**{one.finding[:1].upper()}{one.finding[1:]}**: {one.reason}.\n\n```python\n{chr(10).join(one.lines)}\n```"
-        for _, one in entries
-    )
+    seen = "\n".join(f"- *{one.finding[:1].upper()}{one.finding[1:]}:* {one.reason}." for _, one in entries)
+    lines = {f"```python\n{chr(10).join(one.lines)}\n```" for _, one in entries}
+    made_for = "\n\n".join([seen, *sorted(lines)])
     nothing = "No finding names it: [what was tried](../remedies.md#from-a-finding-to-a-remedy) says why."
     before, after = (words for words, _, _ in runs)
     return item(
@@ -226,7 +249,7 @@ def remedy(name: str) -> str:
             f"{about(run)} In the figures 1 is {before}, 2 is {after}. This shows what the method does, on a problem "
             f"made for it; it is no benchmark.\n\n{answers(runs)}",
         ),
-        *(of_comparison(runs, key, "both") for key in ("compare-losses", "compare-ratios")),
+        *(of_comparison(runs, key, "both") for key in ("compare-losses", "compare-ratios")[: 1 + judged(runs)]),
         *of_run(*runs[1][1:], ("stepsizes",), "after"),
         section("The rule", f"```python\n{signature(of)}\n```\n\n" + "\n".join(docstring(of))),
         made_by(run),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from stepscope.diagnostics.diagnosis import Diagnosis
 from stepscope.diagnostics.limits import limits
@@ -10,6 +11,9 @@ from stepscope.diagnostics.trace import Trace
 from stepscope.reports.page import picture
 from stepscope.reports.plates import Plate, comparison, plates
 from stepscope.reports.theme import css_variables
+
+LARGER = 1.15
+"""Times its natural size that a figure may be shown."""
 
 
 def style() -> str:
@@ -25,14 +29,18 @@ def style() -> str:
 def of_run(trace: Trace, diagnosis: Diagnosis, keys: Iterable[str], prefix: str) -> Iterator[str]:
     """Yield the figures of a run that the report has under these keys, as Markdown; `prefix` is unique on the page.
 
+    A number behind a key, as in "what-if/2", is that of the only panel to be shown.
+
     Raises:
         ValueError: where the run does not tell one of them.
     """
     known = {plate.key: plate for plate in plates(trace, diagnosis, limits(trace))}
-    for key in keys:
+    for wanted in keys:
+        key, _, only = wanted.partition("/")
         if key not in known:
             raise ValueError(f"the run has no figure {key!r}; it has {', '.join(known)}.")
-        yield shown(known[key], prefix)
+        found = known[key]
+        yield shown(replace(found, panels=found.panels[int(only) :][:1]) if only else found, prefix)
 
 
 def of_comparison(runs: list[tuple[str, Trace, Diagnosis]], key: str, prefix: str) -> str:
@@ -43,5 +51,5 @@ def of_comparison(runs: list[tuple[str, Trace, Diagnosis]], key: str, prefix: st
 def shown(plate: Plate, prefix: str) -> str:
     """Return a figure with its question above it and its caption below."""
     drawn = picture(plate, prefix)
-    panels = "".join(f'<div style="flex-basis:{width:.0f}px">{svg}</div>' for svg, width in drawn.panels)
+    panels = "".join(f'<div style="max-width:{LARGER * width:.0f}px">{svg}</div>' for svg, width in drawn.panels)
     return f'**{drawn.question}**\n\n```{{raw}} html\n<div class="drawn">{panels}</div>\n```\n\n{drawn.caption}\n'

@@ -39,9 +39,9 @@ def learning_rate() -> Runs:
 
 
 def update_surge() -> Runs:
-    """The gradient grows by a tenth in each step from step 600 on."""
-    size = 1.1 ** (torch.arange(660) - 600).clamp(min=0)
-    return {"Adam": feed(Monitor(torch.optim.Adam(weight()), what_if=()), noise(660) * size[:, None])}
+    """The gradient grows by a tenth in each of forty steps from step 600 on, and stays as large."""
+    size = 1.1 ** (torch.arange(1100) - 600).clamp(0, 40)
+    return {"Adam": feed(Monitor(torch.optim.Adam(weight()), what_if=()), noise(1100) * size[:, None])}
 
 
 def stepsize_growth() -> Runs:

@@ -83,17 +83,17 @@ def sgd(x: Tensor) -> Optimizer:
 
 
 def amsgrad() -> Runs:
-    """Adam loses a game of rare large gradients; AMSGrad, put in its place, wins it."""
+    """Adam loses a game of rare large gradients; AMSGrad, put in its place, goes the other way."""
     return {"Adam": game(lambda adam: adam), "AMSGrad": game(AMSGrad.after)}
 
 
 def adopt() -> Runs:
-    """Adam loses a game of rare large gradients; ADOPT, put in its place, wins it."""
+    """Adam loses a game of rare large gradients; ADOPT, put in its place, goes the other way."""
     return {"Adam": game(lambda adam: adam), "ADOPT": game(lambda adam: ADOPT.after(adam, clip=None))}
 
 
 def adashift() -> Runs:
-    """Adam loses a game of rare large gradients; AdaShift, put in its place, wins it."""
+    """Adam loses a game of rare large gradients; AdaShift, put in its place, goes the other way."""
     return {"Adam": game(lambda adam: adam), "AdaShift": game(lambda adam: AdaShift.after(adam, spatial="none"))}
 
 

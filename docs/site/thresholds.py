@@ -29,14 +29,18 @@ def of_functions(functions: Iterable[Callable[..., object]], modules: Iterable[M
 
 
 def constants(module: ModuleType) -> Iterator[Constant]:
-    """Yield each assignment of numbers to upper-case names that has a string below it or a comment behind it."""
+    """Yield each assignment of numbers to upper-case names that has a string below it or a comment behind it.
+
+    Several whole numbers in one assignment are flags or places in an array, which decide nothing.
+    """
     text = inspect.getsource(module)
     body, lines = ast.parse(text).body, text.splitlines()
     for node, after in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.Assign) and (said := _said(node, after, lines)):
             values = {name: getattr(module, name, None) for name in _targets(node) if name.isupper() or "_" in name}
-            numbers = {name: float(value) for name, value in values.items() if _is_number(value)}
-            if numbers and all(name.isupper() for name in values):
+            numbers = {name: value for name, value in values.items() if _is_number(value)}
+            places = len(numbers) > 1 and all(isinstance(value, int) for value in numbers.values())
+            if numbers and not places and all(name.isupper() for name in values):
                 yield Constant(numbers, said)
 
 
@@ -61,7 +65,7 @@ def names_read(function: Callable[..., object]) -> set[str]:
     waiting: list[object] = [function]
     seen: set[object] = set()
     while waiting:
-        one = waiting.pop()
+        one = getattr(waiting[-1], "py_func", waiting.pop())  # what a compiled function was made of
         if not isinstance(one, FunctionType) or one in seen:
             continue
         seen.add(one)
