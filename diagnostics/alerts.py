@@ -180,7 +180,11 @@ class Alerts:
         self._leap = None
 
     def nonfinite(self, tensors: Sequence[int]) -> None:
-        """Tell, after this step, of NaN and infinities in gradients or second moments."""
+        """Tell, after this step, of NaN and infinities in gradients or second moments.
+
+        Watched coordinates are looked at in every step, and the whole gradient of tensors up to 16 384 elements. The
+        first tensor is named, in the order of the model; a learning rate that was lost before is named as the cause.
+        """
         watchers, first = self._recorder.watchers, tensors[0]
         cause, suggestion = self._why_nonfinite(everywhere=len(tensors) == len(watchers))
         coordinates, count = watchers[first].coordinates, self._recorder.accumulators.last[first, NONFINITE]
@@ -210,7 +214,12 @@ class Alerts:
         )
 
     def edge(self, found: Edge) -> None:
-        """Tell when a measured curvature passes what the steps can bear."""
+        """Tell when a measured curvature passes what the steps can bear.
+
+        That is λ_max(S^½ H S^½) ≥ 1, S = e·boost/2, see `edge.py`: beyond it a quadratic is left in the sharpest
+        direction. It is measured by `monitor.edge(closure)` alone, and told of again only after the ratio was below
+        0.9 in between: without noise a run may hover at 1.
+        """
         was_beyond = self._edge >= 1.0
         if not AWAY < found.ratio < 1.0:
             self._edge = found.ratio
@@ -234,7 +243,10 @@ class Alerts:
     # --- the rules -------------------------------------------------------------------------------------------
 
     def _lost(self) -> list[Alert]:
-        """Tell once of a learning rate that is not a number. The other rules, which compare sizes, have to wait."""
+        """Tell once of a learning rate that is NaN or infinite, with its parameter group, in the step itself.
+
+        The other rules, which compare sizes, have to wait.
+        """
         self._signals.forget()
         if self._rateless is not None:
             return []
@@ -275,7 +287,11 @@ class Alerts:
         self._recorder.note("rate leap", f"{went} in {count}", first.name)
 
     def _rate(self, leap: Leap) -> Alert | None:
-        """Judge a leap of the learning rate by how far the steps that follow move the weights."""
+        """Judge a leap of the learning rate by how far the steps that follow move the weights.
+
+        A leap is a rate of more than ten times the largest so far; that alone is an event and no alert, for warm-ups do
+        it. Told is, within 64 steps of it, that ‖Δθ‖ > ‖θ‖/20 over the members of the harm test.
+        """
         recorder = self._recorder
         if recorder.step >= leap.step + BLOCK:
             self._leap = None
@@ -302,7 +318,13 @@ class Alerts:
         )
 
     def _surge(self) -> Alert | None:
-        """Judge updates out of all proportion to the tensor's own past."""
+        """Judge updates out of all proportion to the tensor's own past.
+
+        With RMS_t² = mean(g²/v̂), suspected is RMS_t above 1 and above its largest of the last 1024 steps, fourfold in
+        two steps running or twofold in three; or ‖g‖ above its own by twice as much. Not told is a run that descends
+        ever faster, whose gradient goes along with the momentum before it (cosine from ½ on), nor, where there is no
+        second moment, a step that moves the weights by less than 10⁻⁴ of their size.
+        """
         past, last = self._signals.past, self._recorder.accumulators.last
         rows = self._signals.suspected(signals.SURGE)
         past[rows, signals.QUIET] = BLOCK
@@ -416,7 +438,11 @@ class Alerts:
         return flips and decay.size > before - math.log(GROWN)  # half of log GROWN², by which v has fallen
 
     def _drift(self) -> Alert | None:
-        """Judge whether the steps of the last half of the run went against the mean gradient, twice in a row."""
+        """Judge whether the steps of the last half of the run went against the mean gradient, twice in a row.
+
+        It is the harm test of `drift.py`: ρ = U(d, g)/U(g, g) below 0, at one chance in a thousand. It looks from step
+        512 on at the steps 2^(j/2); two looks running must agree, whose windows share two fifths.
+        """
         recorder = self._recorder
         found = recorder.products()
         if found is None:
@@ -441,7 +467,11 @@ class Alerts:
         )
 
     def _reset(self) -> Alert | None:
-        """Judge whether the optimizer's counters began anew in the midst of the run."""
+        """Judge whether the optimizer's counters began anew in the midst of the run.
+
+        Told is a tensor of which the optimizer counts its first step, t = 1, though steps of it are on record. Its
+        second moment is then that of one gradient, and a step is as long as the rate in every coordinate.
+        """
         watchers, taken = self._recorder.watchers, self._recorder.accumulators.sums[:, TAKEN]
         rows = [p for p, w in enumerate(watchers) if w.counted == 1 and taken[p] > 1]
         if not rows:

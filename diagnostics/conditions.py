@@ -21,7 +21,7 @@ from .trends import SURE, Trend, block_noise, later, steps_until, theil_sen, tre
 
 Array = NDArray[np.float64]
 
-MIN_BLOCKS = 5
+MIN_BLOCKS = 5  # fewer have no slope worth a spread; they take a run 5.7 times as long as its start-up
 VARIANCE_FLOOR = 1e-10  # relative to the largest block: gradients that vanished, not a schedule
 BIAS_FLOOR = 2.0**-25  # absolute, as c⁺/a has no unit: below it lies the rounding of e where v is kept in float32
 FALLING, FALLEN = -0.2, -0.05  # a ratio whose slope and its upper end lie below these is said to tend to 0

@@ -38,12 +38,31 @@ class Verdict(StrEnum):
     """The one word about a run (docs/theory.md 4.5)."""
 
     CERTIFIED = "certified"
+    """Given when b/a → 0 and c⁺/a → 0 hold and a keeps growing, and a is that of coordinates that learn.
+
+    Where the objective is smooth and its gradients are bounded, theory lets such stepsizes converge. It says nothing of
+    the speed, nor of how good the minimum is."""
     UNCERTIFIED = "uncertified"
+    """Given when c⁺/a → 0 is violated, b/a → 0 is not, and the harm test does not say harmful.
+
+    The condition is sufficient and not necessary. With a constant β2 and noisy gradients Adam always violates it."""
     BIASED = "biased"
+    """Given when c⁺/a → 0 is violated and the harm test says harmful: ρ < 0, at one chance in a thousand.
+
+    More training leads further away. Rare large gradients that Adam divides by themselves do this."""
     NEIGHBOURHOOD = "neighbourhood"
+    """Given when b/a → 0 is violated, and the steps are not harmful.
+
+    With a constant rate and noisy gradients this is the end of every method: a ball whose size follows the last b/a."""
     UNSTABLE = "unstable"
+    """Given when parameters, updates, stepsizes or the logged loss are not finite at the end, or median stepsize and
+    update size have both grown more than tenfold over the window, like a power of t."""
     STALLED = "stalled"
+    """Given when a converges while gradients are still there, and no annealing explains it.
+
+    The run cannot get further than a finite distance, however long it goes on."""
     INCONCLUSIVE = "inconclusive"
+    """Given when there are fewer than five blocks to judge, or when none of the others is given."""
 
 
 MEANING = {

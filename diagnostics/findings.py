@@ -165,8 +165,8 @@ def died_out(e: Evidence) -> Finding | None:
 
 
 def certificate(e: Evidence) -> Finding | None:
-    """Report that both conditions hold while a grows."""
-    if not e.certified:
+    """Report that both conditions hold while a grows, of a run that did not break."""
+    if not e.certified or e.broken is not None:
         return None
     return Finding(
         "Certificate: theory lets these steps converge",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 BETA0, BOUND = 0.1, 1e-3
+"""β0 and ε: the mean of 1 - β1, and the least."""
 EVEN = 1 - BETA0
 """β1 of a coordinate of mean energy."""
 LEVELS = {"p1": 0.01, "p10": 0.1, "p50": 0.5}

@@ -348,7 +348,15 @@ class Watcher:
         last[NONFINITE], last[STEPS] = gradient.size - np.count_nonzero(sound), 1.0
 
     def measure_update(self, step: int) -> None:
-        """Measure size and direction of Δθ; needs the parameter noted before the step."""
+        """Measure size and direction of Δθ; needs the parameter noted before the step.
+
+        Over the watched coordinates of a tensor, with g the gradient that the step was taken at,
+
+            alignment = -⟨Δθ, g⟩ / (‖Δθ‖·‖g‖),
+
+        a cosine: 1 for SGD without momentum, √(1 - β²) for a momentum β that holds nothing but independent noise, 0
+        across the gradient, below 0 where the step raises the loss of its own batch. It asks for no readable stepsize.
+        """
         self.after_step = self.proved.take(self.param).copy()
         if not len(self.after_step):  # the sample has none of the coordinates that this process holds
             return

@@ -370,7 +370,8 @@ def scalars(play: Play, runs: Sequence[Run], path: Array) -> dict[str, Scalars]:
     count = np.arange(1.0, len(steps) + 1)  # of logged values
 
     def at_records(last: Array) -> Scalars:
-        return Scalars(steps, last, np.cumsum(np.where(np.isfinite(last), last, 0.0)), count)
+        with np.errstate(over="ignore"):  # a run that diverges: its sum is inf, as its mean is
+            return Scalars(steps, last, np.cumsum(np.where(np.isfinite(last), last, 0.0)), count)
 
     extra = np.mean([run.sums[:, len(SUMS) :] for run in runs], axis=0).T
     found = {"loss": at_records(np.mean([run.f for run in runs], axis=0))}

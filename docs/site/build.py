@@ -13,9 +13,13 @@ import re
 import shutil
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import names
+import pages
+import pictures
 import tables
 from check import faults
 from sphinx.cmd.build import main as sphinx
@@ -53,8 +57,8 @@ def build(target: Path) -> int:
 def gather(source: Path) -> None:
     """Write what Sphinx reads: documents, what stands beside docs/, and pages made from the code."""
     shutil.copytree(ROOT / "docs", source, ignore=shutil.ignore_patterns("site"))
-    for name in ("conf.py", "style.css"):
-        shutil.copy(HERE / name, source)
+    shutil.copy(HERE / "conf.py", source)
+    (source / "style.css").write_text((HERE / "style.css").read_text() + pictures.style())
     for document in source.glob("*.md"):
         document.write_text(turned(document.read_text(), "../", ""))
     for name, address in TURNED.items():
@@ -66,9 +70,16 @@ def gather(source: Path) -> None:
         examples.write("\n```{toctree}\n:hidden:\n\n" + "\n".join(SCRIPTS) + "\n```\n")
     with (source / "index.md").open("a") as index:
         index.write((HERE / "contents.md").read_text())
-    for address, page in (tables.pages() | names.pages()).items():
+    for address, page in (tables.pages() | names.pages() | drawn()).items():
         (source / address).parent.mkdir(exist_ok=True)
         (source / address).write_text(with_citations(page))
+
+
+def drawn() -> dict[str, str]:
+    """Return the pages with figures, by their addresses; each has runs of its own, which two processes share."""
+    addresses = list(pages.all_of_them())
+    with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
+        return dict(zip(addresses, pool.map(pages.made, addresses), strict=True))
 
 
 def example(folder: Path) -> None:

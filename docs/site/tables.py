@@ -8,18 +8,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+import stepscope.remedies as remedies_room
 from stepscope.diagnostics import alerts, findings, findings_record, readers, stepsizes, trace
 from stepscope.diagnostics.diagnosis import MEANING
-from stepscope.diagnostics.instruments import AT_PROOFS
 from stepscope.diagnostics.remedy import REMEDIES, Remedy
-from stepscope.diagnostics.travel import Travel
 from stepscope.diagnostics.without import WITHOUT
 from stepscope.reports import cli
+from stepscope.reports.instruments import QUESTIONS
 from stepscope.synthetic.cases import PROBLEMS
 from stepscope.synthetic.methods import METHODS
 from stepscope.synthetic.named import NAMED
 
 Rows = Iterable[Sequence[object]]
+
+TITLES = {"rate": "Effective learning rate"}
+"""Of instruments whose key does not say it."""
 
 
 def pages() -> dict[str, str]:
@@ -58,6 +61,22 @@ def page(title: str, about: str, *parts: str) -> str:
     return "\n".join([f"# {title}\n", f"{about}\n", *parts])
 
 
+def slug(heading: str) -> str:
+    """Return the anchor of a heading, as GitHub and the site name it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def item(family: str, name: str, words: str = "") -> str:
+    """Return a link to the page of a thing, see `items.py`."""
+    return f"[{words or name}]({family}-{slug(name)}.md)"
+
+
+def below(family: str, names: Iterable[str]) -> str:
+    """Return the list of the pages that hang below that of their family; it shows in the navigation alone."""
+    entries = "\n".join(f"{name} <{family}-{slug(name)}>" for name in names)
+    return f"```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
+
+
 # --- findings ------------------------------------------------------------------------------------------------
 
 
@@ -65,21 +84,48 @@ def findings_page() -> str:
     """Return the verdicts, and every finding with what it says, where it is from and what mends it."""
     verdicts = table(
         ["verdict", "what it says"],
-        ((f"[{code(verdict)}](../verdicts.md#{verdict})", words) for verdict, words in MEANING.items()),
+        ((item("verdict", verdict, code(verdict)), words) for verdict, words in MEANING.items()),
+    )
+    checks = table(
+        ["check", "question"], ((item("condition", name, code(name)), asks) for name, asks in CHECKS.items())
     )
     about = (
         "A diagnosis is one verdict and the findings behind it, the most serious first. [Verdicts](../verdicts.md) "
-        "says how the verdict is decided and what follows from it. Words in brackets are filled in from the run."
+        "says how the verdict is decided and what follows from it. Words in brackets are filled in from the run. Each "
+        "verdict and each check has a page, with a run that is drawn."
     )
     return page(
         "Verdicts and findings",
         about,
+        below("verdict", MEANING),
+        below("condition", CHECKS),
         verdicts,
+        f"What a verdict rests on:\n\n{checks}",
         "## About the run\n",
         *described(findings, findings.FINDINGS),
         "## About the record\n",
         *described(findings_record, findings_record.RECORD_FINDINGS),
     )
+
+
+CHECKS = {
+    "growth": "Does a, the sum of the stepsizes, keep growing?",
+    "variance": "Does b/a → 0, so that the noise of the steps dies out?",
+    "bias": "Does c⁺/a → 0, so that the stepsizes stop rising?",
+    "harm": "Do the steps go where the mean gradient points?",
+}
+"""The checks of a diagnosis, by their attributes."""
+
+
+def finding_anchors() -> dict[str, str]:
+    """Return where each finding stands, by every title that it can have."""
+    places = {}
+    for module, makers in ((findings, findings.FINDINGS), (findings_record, findings_record.RECORD_FINDINGS)):
+        calls = calls_in(module, "Finding")
+        for maker in makers:
+            titles = list(words(calls[maker.__name__][0].args[0]))
+            places |= dict.fromkeys(titles, slug(titles[0]))
+    return places
 
 
 def described(module: ModuleType, makers: Iterable[Callable[..., object]]) -> Iterator[str]:
@@ -143,7 +189,12 @@ NAME = (ast.Attribute, ast.Name)
 
 def remedy_names(remedies: Iterable[Remedy]) -> str:
     """Return links to remedies."""
-    return ", ".join(f"[{remedy.name}](remedy-classes.md#{remedy.name.lower()})" for remedy in remedies)
+    return ", ".join(item("remedy", remedy.name) for remedy in remedies)
+
+
+def remedy_entries(name: str) -> list[tuple[str, Remedy]]:
+    """Return the findings and alerts that name a remedy, with what they say of it."""
+    return [(seen, one) for seen, made_for in REMEDIES.items() for one in made_for if one.name == name]
 
 
 # --- alerts, instruments, remedies ---------------------------------------------------------------------------
@@ -151,37 +202,52 @@ def remedy_names(remedies: Iterable[Remedy]) -> str:
 
 def alerts_page() -> str:
     """Return every rule that may speak while a run goes on."""
-    made = calls_in(alerts, "self._alert")
-    told = [(call, getattr(alerts.Alerts, maker)) for maker, calls in made.items() for call in calls]
-    rules: dict[str, list[tuple[ast.Call, Callable[..., object]]]] = {}
-    for call, maker in told:
-        rules.setdefault(ast.literal_eval(call.args[0]), []).append((call, maker))
     parts = []
-    for rule, alike in rules.items():
-        parts.append(f"## {rule}\n")
-        for call, maker in alike:
-            parts.append(f"{doc(maker)}\n")
-            for title, given in (("Likely cause", call.args[3]), ("To try", call.args[4])):
-                if said := "; or ".join(words(given)):
-                    parts.append(f"- *{title}:* {said}")
-            parts.append("")
+    for rule, alike in alert_makers().items():
+        told = "\n\n".join(dict.fromkeys(doc(maker) for _, maker in alike))
+        parts.append(
+            f"## {rule}\n\n{told}\n\n{item('alert', rule, 'The page of this rule')} has a run that raises it.\n"
+        )
         if rule in REMEDIES:
             parts.append(f"*Remedies:* {remedy_names(REMEDIES[rule])}\n")
     about = (
-        "Each rule with the cause and the advice that it gives. [Alerts](../alerts.md) counts how often one is right."
+        "What each rule looks at. Its page has the causes and the advice that it gives, its constants, and a short run "
+        "that raises it. [Alerts](../alerts.md) counts how often one is right."
     )
-    return page("Alert rules", about, *parts)
+    return page("Alert rules", about, below("alert", alert_makers()), *parts)
+
+
+def alert_makers() -> dict[str, list[tuple[ast.Call, Callable[..., object]]]]:
+    """Return, for each rule, the calls that give its alerts and the methods that these stand in."""
+    made = calls_in(alerts, "self._alert")
+    rules: dict[str, list[tuple[ast.Call, Callable[..., object]]]] = {}
+    for maker, calls in made.items():
+        for call in calls:
+            rules.setdefault(ast.literal_eval(call.args[0]), []).append((call, getattr(alerts.Alerts, maker)))
+    return rules
 
 
 def instruments_page() -> str:
-    """Return the instruments that a monitor asks, by the docstrings of their files."""
-    modules = [inspect.getmodule(instrument) for instrument in (*AT_PROOFS, Travel)]
-    parts = []
-    for module in filter(None, modules):
-        title, _, words = doc(module).partition(": ")
-        parts += [f"## {title}\n", f"{words[:1].upper()}{words[1:]}\n", f"*Where:* `{file_of(module)}`\n"]
-    about = "The formula of each, from its file. [Instruments](../instruments.md) says how to read the numbers."
-    return page("Instruments", about, *parts)
+    """Return what is measured, with the page of each."""
+    rows = ((item("instrument", name, title), asks) for name, (title, asks) in INSTRUMENTS.items())
+    about = (
+        "Each page has the formula from the code, what is recorded, the constants, and a short run on which the "
+        "instrument has something to tell. [Instruments](../instruments.md) says how to read the numbers."
+    )
+    return page("Instruments", about, below("instrument", INSTRUMENTS), table(["instrument", "question"], rows))
+
+
+INSTRUMENTS = {
+    **{one.key: (TITLES.get(one.key, one.key.capitalize()), one.question) for one in QUESTIONS},
+    "coupling": ("Coupling", "Which stepsizes answer the gradient that they multiply?"),
+    "efficiency": ("Descent efficiency", "How much of the intended descent do the steps make?"),
+    "skewness": ("Skewness of the gradients", "Which β2 do rare large gradients ask for?"),
+    "what-if": ("What if", "Would another rule have stood better on the same gradients?"),
+    "limits": ("Limits", "What keeps the run from going down faster?"),
+    "edge": ("Edge of stability", "How much longer could the steps be on this curvature?"),
+    "precision": ("Precision", "What does a narrow number format hold fast?"),
+}
+"""Title and question of each instrument, by its key."""
 
 
 def file_of(module: ModuleType) -> str:
@@ -202,7 +268,10 @@ def remedies_page() -> str:
                 f"Follows {FOLLOWS[remedy.takes]}. *Source:* {remedy.reference}.\n"
             )
     about = "The diagnosis shows these where they fit the optimizer of the run; the first is to be tried first."
-    return page("Remedies by finding", about, *parts)
+    named = {one.name for made_for in REMEDIES.values() for one in made_for}
+    others = ", ".join(item("remedy", name) for name in remedies_room.__all__ if name not in named)
+    rest = f"## Not named for a finding\n\n{others}: [what was tried](../remedies.md#from-a-finding-to-a-remedy).\n"
+    return page("Remedies by finding", about, below("remedy", remedies_room.__all__), *parts, rest)
 
 
 FOLLOWS = {
@@ -220,14 +289,16 @@ def problems_page() -> str:
     """Return the problems by name with what SymPy finds of each, the suite, and the methods."""
     built = {name: entry.build() for name, entry in NAMED.items()}
     by_name = [
-        (code(name), NAMED[name].about, code(NAMED[name].lr), *map(number, known(problem)))
+        (item("problem", name, code(name)), NAMED[name].about, code(NAMED[name].lr), *map(number, known(problem)))
         for name, problem in built.items()
     ]
     suite = [(case.name, case.source, case.law, case.why) for case in PROBLEMS]
     methods = [(code(m.name), code(m.formula), settings(m.defaults), m.source) for m in METHODS.values()]
     return page(
         "Problems and methods",
-        "All that the code knows by name. [Synthetic worlds](../synthetic.md) builds, plays and judges one.",
+        "All that the code knows by name. [Synthetic worlds](../synthetic.md) builds, plays and judges one. The page "
+        "of each problem shows where Adam goes on it, and AMSGrad.",
+        below("problem", NAMED),
         "## Problems by name\n\nFor `stepscope simulate` and `stepscope phase`. L is the Lipschitz constant of the "
         "gradient and H the bound on the components' gradients, both derived by SymPy; a dash where there is none.\n",
         table(["name", "problem", "rate", "optimum", "L", "H"], by_name),
