@@ -502,7 +502,7 @@ class Naive:
         return self.stretch >= 64 and self.stretch % 16 == 0
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
     spread=st.floats(0.1, 3.0),

@@ -38,7 +38,7 @@ def go(budget, clock, runs, step_seconds, looked_seconds):
     return seen
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     share=st.floats(0.001, 0.5),
     looked_seconds=st.floats(1e-6, 1e-2),

@@ -343,7 +343,7 @@ def test_groups_of_one_setting_do_not_part_more_often_than_said(seeds):
     st.integers(0, 10**6),
     st.sampled_from([0.06, 0.1, 0.3]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_permutation_test_is_exact(n, m, blocks, seed, rate):
     """Of all ways to share out the very same runs, at most the share `rate` shows any difference: a theorem."""
     rng = np.random.default_rng(seed)
@@ -394,7 +394,7 @@ def apart_twin(x, y, room):
 
 
 @given(st.integers(5, 24), st.integers(0, 10**6), st.sampled_from([0.0, 0.4]), st.sampled_from([0.01, 0.3]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_apart_is_the_rule_spelled_out(blocks, seed, room, noise):
     rng = np.random.default_rng(seed)
     t = np.arange(blocks)

@@ -327,7 +327,7 @@ positive = st.floats(1e-6, 1e6)
 series = st.lists(st.tuples(positive, positive), min_size=1, max_size=60)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(series, st.integers(1, 40), positive)
 def test_scaling_changes_no_decision(increments, start, factor):
     b, a = np.cumsum(np.array(increments), axis=0).T
@@ -339,7 +339,7 @@ def test_scaling_changes_no_decision(increments, start, factor):
     assert growth(steps, a, start).decision is growth(steps, 64 * a, start).decision
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), min_size=1, max_size=60),
     st.floats(0.5, 100),

@@ -434,7 +434,7 @@ def test_json_is_stable(healthy):
     assert diagnosis.to_dict() == diagnose(healthy).to_dict()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 80), st.integers(1, 4), st.floats(0, 0.2))
 def test_any_trace_is_answered(seed, records, tensors, spoiled):
     rng = np.random.default_rng(seed)

@@ -359,7 +359,7 @@ def test_coordinates_added_later():
 # invariance
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(-20, 20), st.integers(-20, 20))
 def test_scales_and_order_of_coordinates_change_nothing(seed, coords, g_power, e_power):
     rng = np.random.default_rng(seed)

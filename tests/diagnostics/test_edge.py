@@ -134,7 +134,7 @@ def test_groups_with_different_momenta_have_one_edge():
 
 
 @given(scale=st.floats(1e-3, 1e3), seed=st.integers(0, 5))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_ratio_of_adam_knows_no_scale_of_the_loss(scale, seed):
     """With eps = 0, e goes like 1/loss and H like the loss."""
 

@@ -70,7 +70,7 @@ def tensors(draw):
 
 
 @pytest.mark.parametrize("module", [None, "triton"])
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(pairs=st.lists(tensors(), min_size=1, max_size=2), t=st.sampled_from([1, 2, 30, 5000]), fresh=st.booleans())
 def test_the_sums_are_those_of_the_compiled_loop(module, pairs, t, fresh):
     now = np.stack([coefficients(t + 1, 0.01)] * len(pairs))

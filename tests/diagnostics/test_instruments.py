@@ -73,7 +73,7 @@ def stretched(g):
     return stretches
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     steps=st.integers(K, 300),
     shift=st.floats(-2, 2),
@@ -166,7 +166,7 @@ def test_strides_reach_further_back():
         assert np.mean(angles) == pytest.approx(math.degrees(math.acos(stride / (stride + 1))), abs=3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(doublings=st.lists(st.integers(0, 60), max_size=3), missing=st.integers(0, 60), seed=st.integers(0, 99))
 def test_a_path_is_thinned_as_records_are(doublings, missing, seed):
     """The twin looks points up by their steps; a record that is missing ends the path, and nine are remembered."""
@@ -224,7 +224,7 @@ def test_what_does_not_move_has_no_angle():
 # --- inertia -------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(0, 1e6), min_size=2, max_size=30).filter(lambda v: sum(v) > 1e-6))
 def test_inertia_is_adais_map(v):
     """β1 as the paper's code takes it, on all elements; nothing clipped: mean of (1-β1)/β0 is 1 (methods)."""
@@ -354,7 +354,7 @@ def test_the_effective_rate_of_a_group_that_comes_later():
 # --- underflow -----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(-9, -5), st.integers(0, 2**16))
 def test_what_a_normal_distribution_loses_is_what_float16_loses(exponent, seed):
     """Zeros of a cast lie below 2⁻²⁵, which is rounded to 0; 5 standard deviations of a count of 20 000."""
@@ -368,7 +368,7 @@ def test_what_a_normal_distribution_loses_is_what_float16_loses(exponent, seed):
         assert counted == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / n) + 1 / n)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(-300, 4), min_size=1, max_size=3000))
 def test_the_loss_scale_is_the_least_power_of_two_that_does(exponents):
     sizes = 10.0 ** np.array(exponents)

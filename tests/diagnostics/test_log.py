@@ -83,7 +83,7 @@ OPERATIONS = st.lists(
 
 
 @given(operations=OPERATIONS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_log_tells_what_the_twin_tells(operations: list[tuple[str, int]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         made = FILES | WRITTEN
@@ -123,7 +123,7 @@ FACTS = st.recursive(
 
 
 @given(facts=FACTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_facts_survive_strict_json(facts: Any) -> None:
     text = json.dumps(pack(facts), allow_nan=False)
     assert repr(unpack(json.loads(text))) == repr(facts)

@@ -95,7 +95,7 @@ def test_the_opening_compares_with_no_step_that_was_not_seen(story):
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 5), st.text(max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_sample_is_distinct_sorted_in_its_parts_and_repeatable(numel, count, seed, name):
     count = min(count, numel)
     drawn = sample(numel, count, seed, name)

@@ -25,7 +25,7 @@ def noisy(rng, slope, sigma, coords):
 
 
 @given(seed=st.integers(0, 10**6), k=st.integers(3, 9), coords=st.integers(1, 3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_sign_test_is_the_share_of_all_flips(seed, k, coords):
     means = np.random.default_rng(seed).normal(size=(k, coords))
     lengths = [np.linalg.norm(np.array(signs) @ means) for signs in itertools.product((1, -1), repeat=k)]
@@ -34,7 +34,7 @@ def test_sign_test_is_the_share_of_all_flips(seed, k, coords):
 
 
 @given(seed=st.integers(0, 10**6), scale=st.floats(1e-100, 1e100))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_answers_know_no_scale_and_no_direction_of_time(seed, scale):
     means = np.random.default_rng(seed).normal(size=(K, 5)) + 0.5
     plain = measure_slope(gram(means), *WINDOW)

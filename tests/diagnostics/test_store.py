@@ -132,7 +132,7 @@ def traces(draw: st.DrawFn) -> Trace:
 
 
 @given(trace=traces())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_saved_trace_is_loaded_again(trace: Trace) -> None:
     with tempfile.TemporaryDirectory() as directory:
         trace.save(Path(directory) / "run")
@@ -212,7 +212,7 @@ def slow_in_force(rows: list[Row]) -> list[tuple[int, int]]:
 
 
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6)), min_size=1, max_size=6))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_later_segment_supersedes_what_it_runs_again(segments: list[tuple[int, int]]) -> None:
     rows = [layout("w")]
     for segment, (first, length) in enumerate(segments):

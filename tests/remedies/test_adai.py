@@ -63,7 +63,7 @@ def in_groups(params, rates, **settings):
     return Adai([{"params": [p], "lr": lr} for p, lr in zip(params, rates, strict=True)], **settings)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.integers(0, 2**32 - 1), st.floats(0.01, 1), st.floats(0, 0.999), st.floats(0, 1), st.sampled_from([1e-3, 0.1])
 )

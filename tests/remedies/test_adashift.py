@@ -39,7 +39,7 @@ def twin(gradients, rate, beta1, beta2, eps, n, spatial):
     return np.array(path)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(0, 2**32 - 1),
     st.floats(0, 0.99),

@@ -40,7 +40,7 @@ def twin(gradients, rate, beta1, beta2, eps, bounded=True):
     return path
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.99), st.floats(0, 0.9999), st.booleans(), st.sampled_from([1e-6, 0.1]))
 def test_it_is_the_loop_of_the_paper(seed, beta1, beta2, bounded, eps):
     gradients = np.random.default_rng(seed).standard_normal((201, 3)) * [1e-3, 1, 1e3]

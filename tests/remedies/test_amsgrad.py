@@ -41,7 +41,7 @@ def twin(gradients, rates, beta1, beta2, eps):
     return path
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), decays, decays, st.sampled_from([1e-8, 1e-2]))
 def test_it_is_the_loop_of_the_paper(seed, beta1, beta2, eps):
     source = np.random.default_rng(seed)
@@ -64,7 +64,7 @@ def stepsizes(make, gradients, rates):
     return np.array(found)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), decays, st.lists(st.floats(0.5, 1), min_size=50, max_size=50))
 def test_no_stepsize_rises_unless_the_rate_does(seed, beta2, falls):
     """Γ_t ≥ 0: but for the rounding of g/sqrt(v̂), times lr, over g."""

@@ -335,7 +335,7 @@ def test_every_format_takes_every_name(hostile, tmp_path):
 NAMES = st.text(st.characters(), max_size=60)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(NAMES)
 def test_a_name_becomes_legible_and_stays_so(name):
     shown = legible(name)
@@ -349,7 +349,7 @@ def test_a_name_becomes_legible_and_stays_so(name):
         assert shown == name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=20)))
 def test_a_cell_of_markdown_is_read_back_as_it_was(texts):
     texts = [legible(text) for text in texts if text.strip() and "\u200b" not in text]
@@ -365,7 +365,7 @@ def test_no_name_becomes_a_picture():
     assert shown.replace(markdown.APART, "") == "a:heart:b and ::1 at 12:30:05"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sets(NAMES | st.sampled_from(HOSTILE)))
 def test_names_stay_apart(texts):
     found = names(texts)

@@ -27,7 +27,7 @@ def arrivals(name, steps, seed=0):
 
 @pytest.mark.parametrize("name", ARRIVALS)
 @given(cuts=st.lists(st.integers(0, 3 * DRAWN_AHEAD), min_size=1, max_size=6))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_stream_does_not_depend_on_how_it_is_cut(name, cuts):
     arrival, n = ARRIVALS[name]
     take = arrival.stream(n, np.random.default_rng(0))

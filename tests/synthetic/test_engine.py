@@ -57,7 +57,7 @@ def test_the_compiled_loop_equals_the_plain_one(world, name):
 
 
 @given(chunk=st.integers(1, 400), records=st.integers(1, 300))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_neither_chunks_nor_records_change_a_run(chunk, records):
     """Invariance: iterates to the last bit, sums to the rounding of their order."""
     problem = PROBLEMS["shuffled, two variables, noise"]

@@ -335,7 +335,7 @@ def rises(e, tolerance=0.0):
 
 
 @pytest.mark.parametrize("name", [name for name, entry in METHODS.items() if not entry.rises])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(gradients=sequences, falls=arrays(np.float64, 40, elements=st.floats(0, 1)))
 def test_stepsizes_that_cannot_rise_do_not(name, gradients, falls):
     """Not by an ulp: rounding is monotone. α falls by any factors, not at all included."""
@@ -344,7 +344,7 @@ def test_stepsizes_that_cannot_rise_do_not(name, gradients, falls):
 
 
 @pytest.mark.parametrize("name", [name for name, entry in METHODS.items() if not entry.rises_at_root])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(gradients=sequences)
 def test_stepsizes_that_cannot_rise_under_root_decay_do_not(name, gradients):
     """To 40 ulp, the most that a sum of 40 weights can lose."""
@@ -378,7 +378,7 @@ GROWS = {"sgd", "momentum", "avagrad", "adai"}
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "adabound"])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(gradients=sequences, power=st.integers(-30, 30), sign=st.sampled_from([-1.0, 1.0]))
 def test_the_scale_of_the_gradient(name, gradients, power, sign):
     """Exactly, because a power of two rounds nothing."""
@@ -392,7 +392,7 @@ COUPLED = {"adashift", "avagrad", "adai"}
 
 
 @ALL
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(gradients=sequences)
 def test_coordinates_have_no_order(name, gradients):
     """Coupled rules add over the coordinates, which rounds: three numbers, a few ulp, some steps."""

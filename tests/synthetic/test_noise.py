@@ -23,7 +23,7 @@ LAWS = {
 
 @pytest.mark.parametrize("name", LAWS)
 @given(cuts=st.lists(st.integers(0, 50), min_size=1, max_size=6), dim=st.integers(1, 3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_stream_does_not_depend_on_how_it_is_cut(name, cuts, dim):
     law = LAWS[name][0]
     take = law.stream(dim, np.random.default_rng(1))

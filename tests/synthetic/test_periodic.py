@@ -40,14 +40,14 @@ gradients = st.lists(st.floats(-100, 100).filter(lambda g: abs(g) > 1e-3), min_s
 decay = st.floats(0.0, 0.95)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(gradients, decay, st.floats(0.05, 0.95))
 def test_the_drift_is_that_of_the_loop(g, beta1, beta2):
     # 1e-9 of the largest possible sum: the spread 1e5 between gradients leaves small v to the rounding of large ones
     assert periodic_drift(g, beta1, beta2) == pytest.approx(drift_by_loop(g, beta1, beta2), rel=1e-9, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(gradients, decay, st.floats(0.05, 0.95), st.integers(0, 6), st.floats(0.01, 100))
 def test_what_does_not_change_the_drift(g, beta1, beta2, shift, scale):
     d = periodic_drift(g, beta1, beta2)

@@ -140,7 +140,7 @@ def on_grid(coefficients, grid, order):
 
 
 @given(polynomials(5), st.integers(-3, 1), st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_polynomials_on_an_interval_match_a_fine_grid(coefficients, lo, width):
     """A grid of step h misses a supremum by at most h times the next derivative's."""
     problem = Problem([sympy.Poly(coefficients, x).as_expr()], domain=(lo, lo + width), variables=x)
@@ -156,7 +156,7 @@ def test_polynomials_on_an_interval_match_a_fine_grid(coefficients, lo, width):
 
 
 @given(st.lists(st.integers(-3, 3), min_size=6, max_size=6), st.integers(-2, 0), st.integers(1, 3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_quadratics_in_a_box_match_projected_gradient_descent(entries, lo, width):
     a, b, c, d, p, q = entries
     root = np.array([[a, b], [c, d]])

@@ -52,7 +52,7 @@ def test_two_hundred_wells_match_a_grid():
         st.tuples(st.integers(-4, 4), st.integers(-4, 4), st.floats(0, 6), st.integers(1, 5)), min_size=2, max_size=4
     )
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_sums_of_waves_match_a_grid(waves):
     """Σ c cos(kx + ly + φ): every derivative is bounded by Σ c‖(k, l)‖^order, and so is what a grid can miss."""
     waves = [*waves, (1, 1, 0.5, 1)]  # one that no variable's sum can express
@@ -206,7 +206,7 @@ EXPRESSIONS = st.recursive(
 
 
 @given(EXPRESSIONS, st.integers(0, 2**32 - 1))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_is_proved_holds(expr, seed):
     """Jensen's inequality at midpoints and the range at random points: no proof of a falsehood, up to rounding."""
     box = {x: (-1.5, 1.0), y: (-0.5, 2.0)}

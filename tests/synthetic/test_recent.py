@@ -32,7 +32,7 @@ def test_gradients_of_one_size_have_that_size_for_v(size, beta2, power):
     assert found == pytest.approx(size ** (-2 * power), rel=1e-9)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.floats(0.05, 0.95), st.floats(1.5, 20.0))
 def test_listing_agrees_with_the_transform(p, size):
     """At β2 = 0.1 twelve draws leave 1e-12·size² of v."""

@@ -104,7 +104,7 @@ laws = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(laws, st.floats(0, 0.95), st.floats(0.05, 0.99), st.floats(0.01, 100))
 def test_what_does_not_change_the_drift(pairs, beta1, beta2, scale):
     p, g = np.array(pairs).T

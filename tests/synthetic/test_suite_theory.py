@@ -93,7 +93,7 @@ def test_adabelief_is_biased_where_adam_is_and_yogi_is_not():
     assert ends("reddi online", 0.9, 0.999, "yogi") is Outcome.SOLVED
 
 
-@settings(deadline=None, max_examples=25)  # the first example compiles
+@settings(max_examples=25)  # the first example compiles
 @given(st.lists(st.sampled_from([-3.0, -1.0, 0.5, 2.0]), min_size=1, max_size=6), st.floats(0.0, 0.9))
 def test_momentum_leaves_the_mean_of_any_cycle(cycle, beta1):
     """m averages with weights that sum to one, so the mean step at α = 1 is the mean gradient."""
