@@ -482,7 +482,7 @@ class Alerts:
             rows[0],
             f"the optimizer counts its first step of {watchers[rows[0]].name} where {taken[rows[0]] - 1:.0f} were "
             f"recorded, and so in {len(rows)} of {len(taken)} tensors",
-            "the optimizer's state was not loaded with the model, or was cleared",
+            "the optimizer's state was not loaded, or was cleared; or this is a new run in an old directory",
             "load the optimizer's state_dict before the first step; without it, warm the rate up again over "
             "1/(1-beta2) steps, for the first ones are as long as the rate in every coordinate",
         )

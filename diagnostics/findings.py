@@ -352,7 +352,8 @@ def not_yet(e: Evidence) -> Finding | None:
         "docs/theory.md 4.2",
         (),
         e.window,
-        f"Train at least {max(check.steps_needed or 0 for check in open_ones.values())} more steps, then ask again.",
+        f"Train at least {max(check.steps_needed or 0 for check in open_ones.values())} more steps, then ask again; "
+        "if you need no certificate, nothing.",
     )
 
 

@@ -35,7 +35,8 @@ class Notes:
         where = f"stepscope continues the run in {directory} after step {self._recorder.step}"
         logger.warning("%s; choose another directory for a new run", where)
         if empty:
-            self._recorder.note("moment reset", "the run goes on with an optimizer whose state is empty")
+            why = "the run goes on with an optimizer whose state is empty, or is a new one in an old directory"
+            self._recorder.note("moment reset", why)
             self._recorder.log.commit()
 
     def unreadable(self, optimizer: str, why: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .words import ALARMS
 
 if TYPE_CHECKING:
-    from ..synthetic.phase import Phase, Span
+    from ..synthetic.phase import Span
 
 
 @dataclass(frozen=True)
@@ -124,21 +124,7 @@ def phase(
             raise
     path = (save_phase if is_report else save_picture)(diagram, output)
     kind = "report" if is_report else "picture"
-    return Found(f"{_told(diagram)}\n{kind}: {path}", {**diagram.to_dict(), kind: str(path)})
-
-
-def _told(diagram: Phase) -> str:
-    from ..synthetic.phase import Ending
-    from .numerals import number, whole
-
-    shares = ", ".join(f"{diagram.share(ending):.0%} {ending}" for ending in Ending if diagram.share(ending))
-    rows, columns = diagram.distance.shape
-    seeds = "1 seed" if len(diagram.seeds) == 1 else f"{len(diagram.seeds)} seeds"
-    spent = f"{whole(diagram.played)} cells played in {number(diagram.seconds, 2)} s"
-    return (
-        f"{diagram.method} on {diagram.problem}: {shares} of {columns} × {rows} cells.\n"
-        f"{spent}: {whole(diagram.steps)} steps, {seeds}."
-    )
+    return Found(f"{diagram}\n{kind}: {path}", {**diagram.to_dict(), kind: str(path)})
 
 
 def suite(

@@ -18,7 +18,7 @@ from ..synthetic.crossings import Crossing
 from ..synthetic.phase import Axis, Ending, Phase
 from .legible import name
 from .mosaic import draw_fields
-from .numerals import count, number
+from .numerals import count, number, whole
 from .sheets import sheet
 from .theme import BLUE, INK, MUTED, VERMILLION, WASH, tick
 
@@ -214,6 +214,19 @@ def check_format(path: str | Path) -> Path:
             f"the name must end in .png or .svg for a picture, in .html, .pdf, .md or .json for a report, got '{path}'."
         )
     return Path(path)
+
+
+def told(diagram: Phase) -> str:
+    """Return in a few lines what share ends how, and what that means."""
+    shares = ", ".join(f"{diagram.share(ending):.0%} {ending}" for ending in Ending if diagram.share(ending))
+    rows, columns = diagram.distance.shape
+    seeds = "1 seed" if len(diagram.seeds) == 1 else f"{len(diagram.seeds)} seeds"
+    spent = f"{whole(diagram.played)} cells played in {number(diagram.seconds, 2)} s"
+    return (
+        f"{diagram.method} on {diagram.problem}: {shares} of {columns} × {rows} cells.\n"
+        "Right: nearer to the optimum than the start, by however little; wrong: farther.\n"
+        f"{spent}: {whole(diagram.steps)} steps, {seeds}."
+    )
 
 
 def save_picture(phase: Phase, path: str | Path) -> Path:

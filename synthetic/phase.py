@@ -70,6 +70,12 @@ class Phase:
         """The middles of the finest rows."""
         return self.y.middles(self.distance.shape[0])
 
+    def __str__(self) -> str:
+        """Return in a few lines what share of the diagram ends how."""
+        from ..reports.phases import told
+
+        return told(self)
+
     @property
     def along(self) -> Axis:
         """The axis along which changes of ending are told: β2, of which theory says where, else that of y."""

@@ -213,6 +213,8 @@ def sweep_of(
         ValueError: for what cannot be played.
     """
     problem, rule = problem_of(problem), rule_of(method)
+    if "betas" in hyper:
+        raise ValueError("`betas` is of `simulate`: here β1 and β2 stand alone, as an axis or as `beta1=`, `beta2=`.")
     for axis in names:
         if axis != LR and axis not in rule.defaults:
             known = ", ".join([*rule.defaults, LR])

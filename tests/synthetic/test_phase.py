@@ -401,3 +401,14 @@ def test_a_ray_cluster_gives_the_same_cells(drawn):
         same(here, phase_diagram(problem, **asked, backend="ray"))
     finally:
         ray.shutdown()
+
+
+def test_it_says_what_right_means():
+    diagram = phase_diagram("online", "adam", ("beta1", 0.0, 0.5), ("beta2", 0.9, 0.99), (2, 2), 2000)
+    assert str(diagram).startswith("adam on ")
+    assert "Right: nearer to the optimum than the start" in str(diagram)
+
+
+def test_betas_belong_to_simulate():
+    with pytest.raises(ValueError, match="`betas` is of `simulate`"):
+        phase_diagram("online", "adam", ("eps", 1e-8, 1.0), ("lr", 0.1, 1.0), (2, 2), 2000, betas=(0.0, 0.9))
