@@ -52,6 +52,11 @@ def study(request, suite, diagram):
     return suite_study(suite) if request.param == "suite" else phase_study(diagram)
 
 
+@pytest.fixture(scope="module")
+def paper(study):
+    return pypdf.PdfReader(io.BytesIO(study_pdf(study)))
+
+
 # --- what they say ----------------------------------------------------------------------------------------------
 
 
@@ -146,11 +151,11 @@ def test_the_cells_of_a_shade_are_one_path():
 # --- every form -------------------------------------------------------------------------------------------------
 
 
-def test_every_form_says_what_the_first_screen_says(study):
+def test_every_form_says_what_the_first_screen_says(study, paper):
     text = study_markdown(study)
     assert text.startswith(f"### stepscope: {study.verdict}, `{study.name}`\n")
     page = study_html(study)
-    first = pypdf.PdfReader(io.BytesIO(study_pdf(study))).pages[0].extract_text()
+    first = paper.pages[0].extract_text()
     for answer in study.answers:
         for written in (text.replace("\\", ""), page.replace("&#39;", "'"), first):
             assert answer.question in written
@@ -170,10 +175,9 @@ def test_a_page_has_a_table_to_search_and_a_place_for_every_link(study):
     assert json.loads(data[1]) == json.loads(json.dumps(study.data))
 
 
-def test_paper_holds_vectors_alone(study):
-    reader = pypdf.PdfReader(io.BytesIO(study_pdf(study)))
-    assert not any(page.images for page in reader.pages if "/XObject" in page["/Resources"])
-    assert reader.metadata.title == f"{study.name} - stepscope"
+def test_paper_holds_vectors_alone(study, paper):
+    assert not any(page.images for page in paper.pages if "/XObject" in page["/Resources"])
+    assert paper.metadata.title == f"{study.name} - stepscope"
 
 
 def validate(path, name):
