@@ -57,7 +57,7 @@ DEMON = """## Demon beside a cosine, at given rates
 
 SGD with momentum 0.9 on the perceptron. A momentum that falls to zero lowers the effective rate lr/(1-β) to a tenth, as
 a cosine lowers the rate itself to zero: at one and the same rate the two do the same to a run, and make one that is too
-slow slower. Above each has a rate of its own, and that is where they differ.
+slow slower. Above, each has a rate of its own.
 
 ![The rate and the effective rate of each](proof-rates.svg)
 """
