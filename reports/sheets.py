@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def sheet(path: Path, size: tuple[float, float], title: str) -> Iterator[Figure]:
-    """Give an empty figure of `size` inches to draw on, and write it when that is done."""
+    """Give an empty figure of `size` inches to draw on, and write it when that is done: the same bytes each time."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    with rc_context(STYLE):
+    with rc_context(STYLE), rc_context({"svg.hashsalt": title}):
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
         FigureCanvasAgg(figure)
         figure.suptitle(title, x=0.012, ha="left", fontsize=12, color=INK)
