@@ -129,9 +129,9 @@ def phase(
 
 def _told(diagram: Phase) -> str:
     from ..synthetic.phase import Ending
-    from .numerals import number, whole
+    from .numerals import number, percent, whole
 
-    shares = ", ".join(f"{diagram.share(ending):.0%} {ending}" for ending in Ending if diagram.share(ending))
+    shares = ", ".join(f"{percent(diagram.share(ending))} {ending}" for ending in Ending if diagram.share(ending))
     rows, columns = diagram.distance.shape
     seeds = "1 seed" if len(diagram.seeds) == 1 else f"{len(diagram.seeds)} seeds"
     spent = f"{whole(diagram.played)} cells played in {number(diagram.seconds, 2)} s"
