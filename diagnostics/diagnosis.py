@@ -109,8 +109,8 @@ class Diagnosis:
         """What was looked at for the verdict: four checks, each by the name that it has everywhere."""
         return (
             ("growth of a", self.growth),
-            ("variance, b/a -> 0", self.variance),
-            ("bias, c+/a -> 0", self.bias),
+            ("variance (b/a -> 0)", self.variance),
+            ("bias (c+/a -> 0)", self.bias),
             ("harm", self.harm),
         )
 

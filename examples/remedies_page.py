@@ -38,7 +38,7 @@ factor of √10 apart and four decades in all, about one that is usual for the m
 them and what lies halfway to their neighbours, by five. None of these seeds is among those below, and on the networks
 rates are chosen by a loss on data that are neither trained on nor reported. Then each method runs at its rate on
 {seeds} seeds; the same seed has the same first weights and the same batches for all. A run that diverges, or ends worse
-than random guessing, has failed and scores as guessing does; elsewhere, as the start or the wrong end.
+than random guessing, has failed and scores as guessing does; elsewhere, as the start, the wrong end, or ten guesses.
 
 **Reading.** ± is the standard deviation over seeds. A difference is that of the scores of the same seeds, in percent of
 the baseline's mean, with Student's 95 % interval. Without zero in it the method is called better or worse; with zero,

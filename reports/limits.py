@@ -21,7 +21,7 @@ from ..diagnostics.limits import limits as limits_of
 from ..diagnostics.trace import Trace
 from .figures import largest
 from .legible import tell_apart
-from .numerals import typeset
+from .numerals import percent, typeset
 from .theme import INK, MUTED, SKY, VERMILLION, WASH, WIDE, log_steps, say
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _words(ax: Axes, foot: float, cause: Limit, takes: str, shares: Array, limit
     ax.text(0.0, foot + HEIGHT + 0.06, cause, color=INK, fontsize=10, **inside)
     ax.text(0.175, foot + HEIGHT + 0.06, takes, color=MUTED, fontsize=9, **inside)
     now = shares[-1]
-    text, colour = (f"{now:.0%}", VERMILLION if limits else INK) if math.isfinite(now) else ("–", MUTED)
+    text, colour = (percent(now), VERMILLION if limits else INK) if math.isfinite(now) else ("–", MUTED)
     ax.text(1.015, foot + HEIGHT / 2, text, transform=place, color=colour, va="center")
     if not np.isfinite(shares).any():
         missing = MISSING.get(cause, "not measured")
@@ -165,7 +165,7 @@ def _cell(ax: Axes, left: float, foot: float, width: float, share: float, thresh
     for part, colour, alpha in ((1.0, WASH, 1.0), (share, VERMILLION if limits else SKY, 0.8)):
         ax.fill_between([left, left + part * width], foot, foot + HEIGHT, color=colour, alpha=alpha, linewidth=0)
     ax.plot([left + threshold * width] * 2, [foot, foot + HEIGHT], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
-    ax.text(left + width - 0.03, foot + HEIGHT / 2, f"{share:.0%}", color=INK, va="center", ha="right", fontsize=9)
+    ax.text(left + width - 0.03, foot + HEIGHT / 2, percent(share), color=INK, va="center", ha="right", fontsize=9)
 
 
 CAPTION = (

@@ -50,6 +50,11 @@ def whole(value: float) -> str:
     return f"{value:,.0f}".replace(",", "\u202f")
 
 
+def percent(share: float) -> str:
+    """Return a share in whole hundredths: `29 %`."""
+    return f"{100 * share:.0f} %"
+
+
 def count(steps: float) -> str:
     """Return a number of steps: `1`, `250`, `10k`, `3M`."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -64,6 +69,7 @@ SYMBOLS = (
     (r"(?<![\w.])[cC]\+", "c⁺"),
     (r"(?:^|(?<=[\s\[^]))-(?=\d)", "−"),
     (r"->", "→"),
+    (r"(?<=\d)%", " %"),
 )
 
 

@@ -16,7 +16,7 @@ from ..synthetic.grid import Axis
 from ..synthetic.methods import METHODS
 from ..synthetic.phase import Ending, Phase
 from .legible import name
-from .numerals import fixed, number, whole
+from .numerals import fixed, number, percent, whole
 from .phases import SYMBOLS, Picture, draw_crossings, draw_distance, draw_endings, formula, picture
 from .plates import Panel, Plate
 from .study import Cell, Part, Study, Table, Word
@@ -62,8 +62,8 @@ def phase_study(phase: Phase) -> Study:
 
 def share(phase: Phase, ending: Ending) -> str:
     """Return the share of the plane that ends so, in words."""
-    part = 100 * phase.share(ending)
-    return "less than 1 %" if 0 < part < 1 else f"{part:.0f} %"
+    part = phase.share(ending)
+    return "less than 1 %" if 0 < part < 0.01 else percent(part)
 
 
 def word(ending: Ending) -> Word:

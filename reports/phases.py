@@ -18,7 +18,7 @@ from ..synthetic.crossings import Crossing
 from ..synthetic.phase import Axis, Ending, Phase
 from .legible import name
 from .mosaic import draw_fields
-from .numerals import count, number, whole
+from .numerals import count, number, percent, whole
 from .sheets import sheet
 from .theme import BLUE, INK, MUTED, VERMILLION, WASH, tick
 
@@ -218,7 +218,7 @@ def check_format(path: str | Path) -> Path:
 
 def told(diagram: Phase) -> str:
     """Return in a few lines what share ends how, and what that means."""
-    shares = ", ".join(f"{diagram.share(ending):.0%} {ending}" for ending in Ending if diagram.share(ending))
+    shares = ", ".join(f"{percent(diagram.share(ending))} {ending}" for ending in Ending if diagram.share(ending))
     rows, columns = diagram.distance.shape
     seeds = "1 seed" if len(diagram.seeds) == 1 else f"{len(diagram.seeds)} seeds"
     spent = f"{whole(diagram.played)} cells played in {number(diagram.seconds, 2)} s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -82,10 +83,11 @@ def course(worlds: Sequence[Recorded]) -> Course:
     steps = next(world.record_at for world in known if len(world.iterates) == length)[:length]
     x = np.concatenate([_padded(world.iterates, length) for world in known], axis=1)
     regret = np.concatenate([_padded(world.regrets, length) for world in known], axis=1)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(Mean of empty|All-NaN) slice", RuntimeWarning)  # where every seed broke
         distance = np.linalg.norm(x - known[0].case.optimum, axis=2)
         average = np.nanmean(regret, axis=1) / np.array(steps)
-    return Course(steps, _band(x[:, :, 0]) if x.shape[2] == 1 else None, _band(distance), _plain(average))
+        return Course(steps, _band(x[:, :, 0]) if x.shape[2] == 1 else None, _band(distance), _plain(average))
 
 
 def _padded(records: Sequence[Array], length: int) -> Array:

@@ -19,7 +19,6 @@ DOORS = {
     ("diagnostics/trace.py", "reports"),
     ("synthetic/phase.py", "reports"),
     ("synthetic/score.py", "reports"),
-    ("synthetic/phase.py", "reports"),
 }
 """`report`, `draw`, `plot` and `_repr_html_` are part of the public face; the imports sit inside the methods."""
 JUDGES = (

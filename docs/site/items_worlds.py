@@ -15,7 +15,7 @@ from pictures import of_comparison, of_run, shown
 from runs_remedies import REMEDIES as RUNS
 from tables import code, known, remedy_entries, table
 
-from stepscope import simulate
+from stepscope import Trace, simulate
 from stepscope.diagnostics.conditions import MIN_BLOCKS
 from stepscope.reports.iterates import distances, draw_falling, draw_paths, paths
 from stepscope.reports.numerals import number, sentence, whole
@@ -51,7 +51,7 @@ def problem(name: str) -> str:
         section("What SymPy derives", facts(built)),
         section("Where Adam goes, and AMSGrad", f"{settings(name)}\n\n{answers(runs)}\n\n{ends(runs, built)}"),
         trajectories(built, runs),
-        of_run(*runs[0][1:], ("ratios",), "adam").__next__(),
+        next(of_run(*runs[0][1:], ("ratios",), "adam")),
         section("In the suite", in_suite(case)),
         section("Its paper", paper),
         section("The code of these runs", f"```python\n{calls(name)}\n```\n"),
@@ -173,10 +173,9 @@ def ends(runs: Played, built: Problem) -> str:
     )
 
 
-def distance(trace: object, built: Problem) -> str:
+def distance(trace: Trace, built: Problem) -> str:
     """Return the mean distance of the last iterates to the optimum."""
-    last = trace.x - built.optimum  # type: ignore[attr-defined]
-    return number(float((last**2).sum(axis=1).mean() ** 0.5))
+    return number(float(np.linalg.norm(trace.x - built.optimum, axis=1).mean()))
 
 
 def trajectories(built: Problem, runs: Played) -> str:

@@ -404,7 +404,7 @@ def test_text_reads_from_the_verdict_down(healthy):
     assert lines[0] == "Verdict: neighbourhood"
     checks = [line for line in lines if line.startswith("Checking")]
     assert len(checks) == 4
-    assert checks[1] == "Checking variance, b/a -> 0: violated."
+    assert checks[1] == "Checking variance (b/a -> 0): violated."
     assert max(map(len, lines)) <= 100
     assert str(diagnose(healthy)).isascii()  # any terminal can print it
 

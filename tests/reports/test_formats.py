@@ -272,9 +272,9 @@ def test_a_suite_as_xml(suite):
 
 
 def test_a_suite_is_written_by_its_own_method(suite, tmp_path):
-    assert suite.report(tmp_path / "new" / "suite.md").read_bytes() == suites.markdown(suite)
-    with pytest.raises(ValueError, match=r"must end in \.md, \.json or \.xml, got"):
-        suite.report(tmp_path / "suite.html")
+    assert suite.report(tmp_path / "new" / "suite.xml").read_bytes() == suites.junit(suite)
+    with pytest.raises(ValueError, match=r"must end in \.html, \.pdf, \.md, \.json or \.xml, got"):
+        suite.report(tmp_path / "suite.png")
 
 
 def test_a_suite_that_broke_with_any_message_is_still_read(suite):

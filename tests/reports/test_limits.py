@@ -36,7 +36,7 @@ def test_the_drawing_says_what_the_data_say(make):
     found = limits(trace := make(rho=0.3))
     svg = to_svg(lambda ax: draw_strips(strips(found), ax), "strips", "shares by cause")
     share = found.stages[-1].shares[Limit.BIAS]
-    assert f"{share:.0%}</text>" in svg
+    assert f"{100 * share:.0f} %</text>" in svg
     assert "not measured: call monitor.edge(closure) at times" in svg
     for cause, takes in TAKES.items():
         assert f">{cause}</text>" in svg
@@ -64,7 +64,7 @@ def test_the_plate_answers_its_question_first(make):
     found = limits(trace := make(rho=0.3))
     drawn = plate(trace, found)
     assert drawn.question == "What limits the run?"
-    assert drawn.caption.startswith("Bias limits this run. The steps make 30% of the descent")
+    assert drawn.caption.startswith("Bias limits this run. The steps make 30 % of the descent")
     assert len(drawn.panels) == 2
     assert len(plate(make(tensors=1), limits(make(tensors=1))).panels) == 1
 
