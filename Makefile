@@ -2,7 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-DOCS_READY := .venv/docs-ready
 
 .PHONY: help demo test fast slow check docs format bench build clean
 
@@ -37,11 +36,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(DOCS_READY): $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
-	touch $(DOCS_READY)
-
-docs: $(DOCS_READY)
+docs: $(READY)
 	$(BIN)/python docs/site/build.py site
 	$(BIN)/python -m pytest -m "slow or not slow" tests/test_documents.py
 
