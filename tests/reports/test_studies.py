@@ -15,6 +15,8 @@ import pypdf
 import pytest
 import torch
 
+from stepscope.diagnostics.conditions import Decision
+from stepscope.diagnostics.drift import HarmDecision
 from stepscope.reports import cli
 from stepscope.reports.formats import PHASE, is_ours, save_phase, save_suite
 from stepscope.reports.mosaic import outline
@@ -22,7 +24,7 @@ from stepscope.reports.page import study_html
 from stepscope.reports.phase_study import phase_study
 from stepscope.reports.study_markdown import study_markdown
 from stepscope.reports.study_pdf import study_pdf
-from stepscope.reports.suite_study import suite_study
+from stepscope.reports.suite_study import SHORTEN, UNBIASED, suite_study
 from stepscope.synthetic.cases import Nature, Outcome
 from stepscope.synthetic.crossings import changes, crossings
 from stepscope.synthetic.grid import Axis
@@ -83,9 +85,37 @@ def test_the_words_of_a_suite_follow_its_outcomes(suite):
     assert with_outcomes(Outcome.BROKEN).answers[1].short == "it fails"
     assert "plain problem" in with_outcomes(Outcome.WRONG).answers[1].lines[0]
     assert with_outcomes(Outcome.SOLVED).answers[3].short == "nothing needed"
+
+
+def test_an_empty_suite_claims_nothing(suite):
     nothing = suite_study(dataclasses.replace(suite, rows=(), complete=False))
     assert nothing.verdict.word == "nothing played"
-    assert "interrupted" in nothing.meaning[-1]
+    (meaning,) = nothing.meaning
+    assert "interrupted" in meaning
+    assert nothing.answers == ()
+    for view in (study_markdown, study_html, study_pdf):
+        assert view(nothing)
+
+
+def test_steps_are_biased_where_the_row_says_so():
+    climb = run_suite(lambda params: torch.optim.SGD(params, maximize=True), ["reddi theorem 1"], steps=1000)
+    (row,) = climb.rows
+    assert (row.outcome, row.about.nature) == (Outcome.WRONG, Nature.DRIFT)
+    _, means, _, change = suite_study(climb).answers
+    assert means.short == "it fails"
+    assert means.lines == (UNBIASED,)
+    assert change.lines == (f"1. {SHORTEN}",)
+    decided = dataclasses.replace(row, bias=Decision.VIOLATED, harm=HarmDecision.HARMFUL)
+    _, means, _, change = suite_study(dataclasses.replace(climb, rows=(decided,))).answers
+    assert means.short == "its steps are biased"
+    assert "amsgrad" in change.lines[0]
+
+
+def test_what_is_left_out_is_said(suite):
+    row = dataclasses.replace(suite.rows[0], outcome=Outcome.WRONG, expected=Outcome.SOLVED)
+    lost, _, theory, _ = suite_study(dataclasses.replace(suite, rows=(row,) * 8)).answers
+    for answer in (lost, theory):
+        assert answer.lines[6] == "And 2 more; see the table."
 
 
 def test_the_headline_tells_where_it_ends_from_what_is_decided(suite):
