@@ -96,7 +96,7 @@ def phase(
     if is_report:
         writable(output, PHASE)
     else:
-        check_format(output)
+        check_format(output, ", in .html, .pdf, .md or .json for a report")
     entry = named(problem)
     if len(size) > 2 or any(number != int(number) for number in size):
         raise ValueError(f"`--size` must be one or two whole numbers, got {','.join(f'{n:g}' for n in size)}.")

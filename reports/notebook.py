@@ -41,6 +41,8 @@ WHITE_ON = {
 }
 GREY = "#58626c"
 """Colours on which white is read, on a light page and on a dark one."""
+TONES = {"right": WHITE_ON[Verdict.CERTIFIED], "wrong": WHITE_ON[Verdict.BIASED]}
+"""Of phase diagrams."""
 TENSOR = ("tensor", "steps", "e_p50", "growth", "b/a", "c+/a", "rising", "update/weight")
 
 
@@ -154,7 +156,7 @@ def of_phase(phase: Phase) -> Card:
     facts = [fact for part in study.parts for fact in part.facts]
     return Card(
         str(study.verdict),
-        WHITE_ON.get(Verdict.BIASED if study.verdict.tone == "wrong" else Verdict.CERTIFIED, GREY),
+        TONES.get(study.verdict.tone, GREY),
         f"{study.name}. {study.says}",
         (*(f"{answer.question} {sentence(answer.short)}" for answer in study.answers[1:]),),
         (*tables, Table("How it was computed", (), facts)),

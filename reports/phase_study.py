@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..diagnostics.diagnosis import JSON
-from ..synthetic.crossings import NEAR, Crossing
+from ..synthetic.boundaries import DRIFT
+from ..synthetic.crossings import NEAR, Crossing, drift_at
 from ..synthetic.grid import Axis
 from ..synthetic.methods import METHODS
 from ..synthetic.phase import Ending, Phase
 from .legible import name
-from .numerals import fixed, number, percent, whole
-from .phases import SYMBOLS, Picture, draw_crossings, draw_distance, draw_endings, formula, picture
+from .numerals import fixed, number, whole
+from .phases import SYMBOLS, Picture, draw_crossings, draw_distance, draw_endings, formula, picture, share
 from .plates import Panel, Plate
 from .study import Cell, Part, Study, Table, Word
 from .tables import decay
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 SIGNS = {Ending.RIGHT: "✓", Ending.UNDECIDED: "?", Ending.WRONG: "✕", Ending.UNSTABLE: "!"}
 BADLY = {Ending.WRONG: "ends wrong", Ending.UNSTABLE: "breaks"}
 TONES = {Ending.UNSTABLE: "broken"}
-FEW = 3  # changes in a sentence
 SIZE = (5.8, 4.4)
 SHORT_RUN = (
     "A cell says what came of its steps, and the line what comes of ever smaller ones for ever: a short run may end "
@@ -44,10 +44,11 @@ def document_of(phase: Phase) -> dict[str, JSON]:
 
 def phase_study(phase: Phase) -> Study:
     """Return a phase diagram as a study."""
-    found, cells = phase.crossings, phase.distance.size
+    found, cells = phase.crossings, _cells(phase)
+    size = f"{whole(cells)} cell{'s' * (cells != 1)}"
     return Study(
         name=name(f"{phase.method} on {phase.problem}"),
-        about=f"Phase diagram of {whole(cells)} cells · {_plane(phase)} · {whole(phase.steps)} steps each",
+        about=f"Phase diagram of {size} · {_plane(phase)} · {whole(phase.steps)} steps each",
         verdict=_verdict(phase),
         meaning=_meaning(phase),
         label="Ends right",
@@ -60,10 +61,10 @@ def phase_study(phase: Phase) -> Study:
     )
 
 
-def share(phase: Phase, ending: Ending) -> str:
-    """Return the share of the plane that ends so, in words."""
-    part = phase.share(ending)
-    return "less than 1 %" if 0 < part < 0.01 else percent(part)
+def _cells(phase: Phase, ending: Ending | None = None) -> int:
+    """Return how many cells there are, or end so; one that was not cut is one, though it covers several places."""
+    weights = 0.25 ** (phase.level.max() - phase.level)
+    return round(float(weights.sum() if ending is None else weights[phase.ending == ending].sum()))
 
 
 def word(ending: Ending) -> Word:
@@ -89,24 +90,23 @@ def _plane(phase: Phase) -> str:
 def _verdict(phase: Phase) -> Word:
     bad = [ending for ending in (Ending.WRONG, Ending.UNSTABLE) if phase.share(ending)]
     if bad:
-        parts = " and ".join(f"{ending} in {share(phase, ending)}" for ending in bad)
-        return Word(
-            SIGNS[bad[0]],
-            f"ends {parts}".replace("ends unstable", "breaks").replace("and unstable", "and breaks"),
-            "wrong",
-        )
+        parts = " and ".join(f"{BADLY[ending]} in {share(phase, ending)}" for ending in bad)
+        return Word(SIGNS[bad[0]], parts, "wrong")
     if phase.share(Ending.RIGHT) == 1:
         return Word(SIGNS[Ending.RIGHT], "ends right everywhere", "right")
     return Word(SIGNS[Ending.UNDECIDED], "ends wrong nowhere", "undecided")
 
 
 def _meaning(phase: Phase) -> tuple[str, ...]:
-    if phase.share(Ending.WRONG) or phase.share(Ending.UNSTABLE):
-        return (
-            "Right is nearer to the optimum than the start, wrong is farther: there the method is led away, and more "
-            "steps lead it further. Choose settings well inside the part that ends right.",
-        )
-    return ("No cell ends farther from the optimum than its start.",)
+    wrong, broken = phase.share(Ending.WRONG), phase.share(Ending.UNSTABLE)
+    if not (wrong or broken):
+        return ("No cell ends farther from the optimum than its start.",)
+    lines = {
+        "Right is nearer to the optimum than the start, wrong is farther: there the method is led away.": wrong,
+        "Where it breaks it leaves numbers that are not finite.": broken,
+        "Choose settings well inside the part that ends right.": phase.share(Ending.RIGHT),
+    }
+    return tuple(line for line, holds in lines.items() if holds)
 
 
 def _shares(phase: Phase) -> str:
@@ -116,54 +116,109 @@ def _shares(phase: Phase) -> str:
 
 def _where(phase: Phase, found: Sequence[Crossing]) -> Answer:
     """Say where the ending changes: at the first, a middle and the last value of the other axis."""
-    along, across = phase.along, phase.across
-    turns = [one for one in found if one.after is Ending.RIGHT and one.before is not Ending.RIGHT]
+    question, along, across = "Where does it end right?", symbol(phase.along), symbol(phase.across)
+    turns = [one for one in found if Ending.RIGHT in (one.before, one.after)]
     if not turns:
         bad = phase.share(Ending.WRONG) + phase.share(Ending.UNSTABLE)
         short = "everywhere" if phase.share(Ending.RIGHT) == 1 else "see the map"
-        line = f"Nothing changes to right along {symbol(along)}." if bad else "Nothing ends wrong."
-        return Answer("Where does it end right?", short, (line,))
-    places = sorted({0, len(turns) // 2, len(turns) - 1})[:FEW]
-    lines = (
-        f"At {symbol(across)} = {value(across, one.at)}: from {symbol(along)} = {value(along, one.high)} on, "
-        f"{one.before} up to {value(along, one.low)}."
-        for one in (turns[place] for place in places)
-    )
-    return Answer("Where does it end right?", f"above a line in {symbol(along)}", tuple(lines))
+        line = f"Nothing changes to right or from it along {along}." if bad else "Nothing ends wrong."
+        return Answer(question, short, (line,))
+    values = len(_values(phase))
+    upward = {one.after is Ending.RIGHT for one in turns}
+    if len(turns) != values or len({one.at for one in turns}) != values or len(upward) > 1:
+        line = f"Along {along} the ending does not change once, and one way, at each value of {across}."
+        return Answer(question, "in between, see the map", (line,))
+    places = sorted({0, values // 2, values - 1})
+    short = f"{'above' if upward == {True} else 'below'} a line in {along}"
+    return Answer(question, short, tuple(_turn(phase, turns[place]) for place in places))
+
+
+def _turn(phase: Phase, one: Crossing) -> str:
+    """Say how the ending changes at one value of the other axis."""
+    along, low, high = symbol(phase.along), value(phase.along, one.low), value(phase.along, one.high)
+    at = f"At {symbol(phase.across)} = {value(phase.across, one.at)}"
+    if one.after is Ending.RIGHT:
+        return f"{at}: from {along} = {high} on, {one.before} up to {low}."
+    return f"{at}: up to {along} = {low}, {one.after} from {high} on."
+
+
+def _values(phase: Phase) -> list[float]:
+    """Return the values across at which changes are looked for."""
+    values = phase.y_values if phase.across is phase.y else phase.x_values
+    return [float(at) for at in values]
 
 
 def _theory(phase: Phase, found: Sequence[Crossing]) -> Answer:
-    question = "Is the boundary where theory has it?"
+    question, across = "Is the boundary where theory has it?", symbol(phase.across)
+    drift = [line for line in phase.boundaries if line.name == DRIFT]
+    if not drift:
+        line = "No line is known for these axes, this method and this problem."
+        return Answer(question, "theory draws none", (line,))
+    lines = {at: _drawn(phase, at) for at in _values(phase)}
+    lines = {at: places for at, places in lines.items() if places}
+    if not lines:
+        return Answer(question, "theory's is outside", ("Theory's line does not lie in this plane.",))
     known = [one for one in found if one.agrees is not None]
     if not known:
-        return Answer(
-            question, "theory draws none", ("No line is known for these axes, this method and this problem.",)
-        )
-    near = sum(one.agrees is True for one in known)
-    off = float(np.median([one.cells for one in known]))
+        told = f"Theory has a line at {len(lines)} of {len(_values(phase))} values of {across}."
+        return Answer(question, "theory has a line, no change was measured", (told, SHORT_RUN))
+    near = sum(_met(places, [one for one in known if one.at == at]) for at, places in lines.items())
     told = (
-        f"At {near} of {len(known)} values of {symbol(phase.across)} theory's line lies where the ending changes, or "
-        f"next to it; in the median it lies {'no cell' if off == 0 else f'{fixed(off)} cells'} outside."
+        f"At {near} of {len(lines)} values of {across} theory's line lies where the ending changes, or next to it; in "
+        f"the median of the changes it lies {_count(float(np.median([one.cells for one in known])))} outside."
     )
-    short = "yes" if near == len(known) else f"at {near} of {len(known)}"
-    return Answer(question, short, (told, *([SHORT_RUN] if near < len(known) else [])))
+    short = "yes" if near == len(lines) else f"at {near} of {len(lines)}"
+    return Answer(question, short, (told, *([SHORT_RUN] if near < len(lines) else [])))
+
+
+def _drawn(phase: Phase, at: float) -> set[float]:
+    """Return where theory has the changes at one value of the other axis."""
+    places = (drift_at(line, phase.along, phase.across, at) for line in phase.boundaries)
+    return {place for place in places if math.isfinite(place)}
+
+
+def _met(places: set[float], changes: Sequence[Crossing]) -> bool:
+    """Return whether every line has a change beside it, and every change a line."""
+    return all(one.agrees for one in changes) and places <= {one.theory for one in changes}
+
+
+def _count(cells: float) -> str:
+    return {0.0: "no cell", 1.0: "1 cell"}.get(cells, f"{fixed(cells)} cells")
 
 
 def _usual(phase: Phase) -> Answer:
     """Say how the cell ends in which the method's own settings lie."""
-    question, method = "How do the usual settings end?", METHODS.get(phase.method)
+    question, method, axes = "How do the usual settings end?", METHODS.get(phase.method), (phase.x, phase.y)
     usual = {} if method is None else dict(method.defaults) | {"lr": 1.0}
-    values = [usual.get(axis.name, math.nan) for axis in (phase.x, phase.y)]
-    told = ", ".join(f"{symbol(a)} = {number(v, 6)}" for a, v in zip((phase.x, phase.y), values, strict=True))
-    if not all(axis.low <= v <= axis.high for axis, v in zip((phase.x, phase.y), values, strict=True)):
-        return Answer(question, "not in the plane", () if any(map(math.isnan, values)) else (f"They are {told}.",))
-    (row, column) = (
+    values = [usual.get(axis.name, math.nan) for axis in axes]
+    if any(map(math.isnan, values)):
+        return Answer(question, "not known", ())
+    other = [f"{SYMBOLS.get(key, key)} = {number(v)}" for key, v in phase.fixed if v != usual.get(key)]
+    if other:
+        return Answer(question, "not played", (f"Every cell has {', '.join(other)}, which is not usual.",))
+    if not all(axis.low <= v <= axis.high for axis, v in zip(axes, values, strict=True)):
+        return Answer(question, "not in the plane", (f"They are {_settings(axes, values)}.",))
+    (column, row) = (
         min(int(np.searchsorted(axis.edges(n), v, "right")) - 1, n - 1)
-        for axis, v, n in zip((phase.y, phase.x), values[::-1], phase.distance.shape, strict=True)
+        for axis, v, n in zip(axes, values, phase.distance.shape[::-1], strict=True)
     )
-    ending, distance = phase.ending[row, column], float(phase.distance[row, column])
-    line = f"At {told} the distance goes from {number(phase.away)} to {number(distance)}."
-    return Answer(question, str(ending), (line,))
+    distance = float(phase.distance[row, column])
+    ends = "it breaks" if math.isnan(distance) else f"the distance goes from {number(phase.away)} to {number(distance)}"
+    at = _settings(axes, [axis.middles(n)[i] for axis, n, i in _played(phase, row, column)])
+    line = f"They are {_settings(axes, values)}. In their cell, played at {at}, {ends}."
+    return Answer(question, str(phase.ending[row, column]), (line,))
+
+
+def _settings(axes: Sequence[Axis], values: Sequence[float]) -> str:
+    return ", ".join(f"{symbol(axis)} = {value(axis, at)}" for axis, at in zip(axes, values, strict=True))
+
+
+def _played(phase: Phase, row: int, column: int) -> Iterator[tuple[Axis, int, int]]:
+    """Yield each axis with the number of cells, and the place, of the grid on which a place was played."""
+    times = 2 ** int(phase.level.max() - phase.level[row, column])
+    rows, columns = phase.distance.shape
+    yield phase.x, columns // times, column // times
+    yield phase.y, rows // times, row // times
 
 
 def _sure(phase: Phase) -> Answer:
@@ -262,7 +317,7 @@ def _endings(phase: Phase) -> Table:
         chosen = phase.ending == ending
         if chosen.any():
             spread = _range(phase.distance[chosen], number), _range(phase.rho[chosen], fixed)
-            rows.append((word(ending), whole(int(chosen.sum())), share(phase, ending), *spread))
+            rows.append((word(ending), whole(_cells(phase, ending)), share(phase, ending), *spread))
     about = (
         f"Distances from the optimum, lowest, median and highest of the cells; the start is {number(phase.away)} away. "
         "ρ: the share of the intended descent that the second half of the steps really made, below 0 uphill.",

@@ -205,25 +205,35 @@ def draw_crossings(data: Picture, upright: bool, found: Sequence[Crossing], ax: 
     ax.legend(handles=[bars, *handles], loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=2)
 
 
-def check_format(path: str | Path) -> Path:
-    """Return the path of a picture if its ending names a format, before anything long is done for it."""
+def check_format(path: str | Path, more: str = "") -> Path:
+    """Return the path of a picture if its ending names a format, before anything long is done for it.
+
+    `more` says which other endings the caller takes.
+    """
     from matplotlib.backend_bases import FigureCanvasBase
 
     if Path(path).suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
-        raise ValueError(
-            f"the name must end in .png or .svg for a picture, in .html, .pdf, .md or .json for a report, got '{path}'."
-        )
+        raise ValueError(f"the name must end in .png or .svg for a picture{more}, got '{path}'.")
     return Path(path)
+
+
+def share(phase: Phase, ending: Ending) -> str:
+    """Return the share of the plane that ends so, in words: neither none nor all is said of a part."""
+    part = phase.share(ending)
+    if 0 < part < 0.01:
+        return "less than 1 %"
+    return "more than 99 %" if 0.99 < part < 1 else percent(part)
 
 
 def told(diagram: Phase) -> str:
     """Return in a few lines what share ends how, and what that means."""
-    shares = ", ".join(f"{percent(diagram.share(ending))} {ending}" for ending in Ending if diagram.share(ending))
+    shares = ", ".join(f"{share(diagram, ending)} {ending}" for ending in Ending if diagram.share(ending))
     rows, columns = diagram.distance.shape
+    finest = "cells" if not diagram.level.any() else "places, some of them one cell"
     seeds = "1 seed" if len(diagram.seeds) == 1 else f"{len(diagram.seeds)} seeds"
     spent = f"{whole(diagram.played)} cells played in {number(diagram.seconds, 2)} s"
     return (
-        f"{diagram.method} on {diagram.problem}: {shares} of {columns} × {rows} cells.\n"
+        f"{diagram.method} on {diagram.problem}: {shares} of {columns} × {rows} {finest}.\n"
         "Right: nearer to the optimum than the start, by however little; wrong: farther.\n"
         f"{spent}: {whole(diagram.steps)} steps, {seeds}."
     )

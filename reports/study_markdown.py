@@ -18,14 +18,16 @@ def _told(study: Study) -> Iterator[str]:
     yield plain(study.about)
     yield f"**{plain(study.label)}: {plain(study.number)}.** {plain(study.says)}"
     yield " ".join(map(prose, study.meaning))
-    yield "\n".join(
-        f"- {plain(each.question)} **{plain(each.short)}.** {' '.join(map(prose, each.lines))}".rstrip()
-        for each in study.answers
-    )
+    yield from ["\n".join(_answers(study))] if study.answers else []
     for place, part in enumerate(study.parts):
         text = "\n\n".join(_part(part))
         if text:
             yield f"**{plain(part.title)}**\n\n{text}" if place == 0 else folded(plain(part.title), text)
+
+
+def _answers(study: Study) -> Iterator[str]:
+    for each in study.answers:
+        yield f"- {plain(each.question)} **{plain(each.short)}.** {' '.join(map(prose, each.lines))}".rstrip()
 
 
 def _part(part: Part) -> Iterator[str]:

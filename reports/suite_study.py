@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from ..diagnostics.diagnosis import Verdict
+from ..diagnostics.conditions import Decision
+from ..diagnostics.diagnosis import JSON, Verdict
+from ..diagnostics.drift import HarmDecision
 from ..diagnostics.finding import listed
 from ..synthetic.cases import Nature, Outcome
 from ..synthetic.score import COLUMNS, LEGEND, SuiteResult, SuiteRow
@@ -27,6 +29,11 @@ PLAIN = (
     "That is no counterexample but a plain problem, on which any sound method comes nearer: its step is too long, or "
     "there is a fault in it."
 )
+UNBIASED = (
+    "That its steps are biased was not found, though the problem is made to bias them: its step is too long, or points "
+    "the wrong way, or there is a fault in it."
+)
+SHORTEN = "Shorten its steps, by `run_suite(…, lr=0.1)`, and look at the update itself."
 BROKE = "It raised an error, or left a number that is not finite; the notes of the problem say where."
 HALF_WAY = "To end half way refutes nothing: what theory says is meant for many more steps."
 
@@ -34,6 +41,8 @@ HALF_WAY = "To end half way refutes nothing: what theory says is meant for many 
 def suite_study(result: SuiteResult) -> Study:
     """Return a suite's results as a study; names are made legible first."""
     data, result = document_of(result), tidy(result)
+    if not result.rows:
+        return _empty(result, data)
     return Study(
         name=result.optimizer,
         about=_about(result),
@@ -41,14 +50,33 @@ def suite_study(result: SuiteResult) -> Study:
         meaning=tuple(_meaning(result)),
         label="Problems solved",
         number=f"{result.counts[Outcome.SOLVED]} of {len(result.rows)}",
-        says=_escapes(result.rows),
-        answers=(_lost(result.rows), _why(result), _theory(result.rows), _to_do(result)),
+        says=_escapes(result),
+        answers=(_lost(result), _why(result), _theory(result.rows), _to_do(result)),
         parts=(
             Part("problems", "Problems", table=_table(result)),
             Part("courses", "Problem by problem", parts=tuple(_problem(*each) for each in enumerate(result.rows, 1))),
             Part("played", "How it was played", lines=(result.how, *map(sentence, result.noted()))),
         ),
         judged=True,
+        data=data,
+    )
+
+
+def _empty(result: SuiteResult, data: dict[str, JSON]) -> Study:
+    """Return the study of a suite in which no problem was played: there is nothing to ask."""
+    why = "No problem was played." if result.complete else "The suite was interrupted before any problem was played."
+    played = Part("played", "How it was played", lines=(result.how,))
+    return Study(
+        name=result.optimizer,
+        about=_about(result),
+        verdict=_verdict(result),
+        meaning=(why,),
+        label="Problems solved",
+        number="0 of 0",
+        says="",
+        answers=(),
+        parts=(played,),
+        judged=False,
         data=data,
     )
 
@@ -78,7 +106,7 @@ def _verdict(result: SuiteResult) -> Word:
 def _meaning(result: SuiteResult) -> Iterator[str]:
     wrong, broken = (_names(result.rows, outcome) for outcome in (Outcome.WRONG, Outcome.BROKEN))
     if wrong:
-        yield f"It ends farther from the optimum than it started on {wrong}. More steps lead further away."
+        yield f"It ends farther from the optimum than it started on {wrong}."
     if broken:
         yield f"It breaks on {broken}."
     if not (wrong or broken):
@@ -93,24 +121,29 @@ def _names(rows: Iterable[SuiteRow], outcome: Outcome) -> str:
     return listed([*names[:FEW], *more]) if names else ""
 
 
-def _escapes(rows: Sequence[SuiteRow]) -> str:
+def _escapes(result: SuiteResult) -> str:
     """Say what comes of the counterexamples among the problems."""
-    traps = [row for row in rows if row.about.nature is Nature.DRIFT]
+    traps = [row for row in result.rows if row.about.nature is Nature.DRIFT]
     if not traps:
         return "None of these is a counterexample that turns adaptive steps round."
     solved = sum(row.outcome is Outcome.SOLVED for row in traps)
-    lost = sum(row.outcome in (Outcome.WRONG, Outcome.BROKEN) for row in traps)
+    lost = sum(row.about.nature is Nature.DRIFT for row in result.lost)
     half = len(traps) - solved - lost
     many = "is a counterexample" if len(traps) == 1 else "are counterexamples"
     told = f"it escapes {solved}, loses {lost}" + (f", and is half way on {half}" if half else "")
     return f"{len(traps)} {many}, made to turn adaptive steps round: {told}."
 
 
-def _lost(rows: Sequence[SuiteRow]) -> Answer:
-    lost = [row for row in rows if row.outcome in (Outcome.WRONG, Outcome.BROKEN)]
-    lines = [f"{row.problem}: {_way(row)}." for row in lost[:FEW]]
-    more = [f"And {len(lost) - FEW} more; see the table."] if len(lost) > FEW else []
-    return Answer("Which does it lose?", f"{len(lost)} of {len(rows)}" if lost else "none", (*lines, *more))
+def _lost(result: SuiteResult) -> Answer:
+    lines = _first([f"{row.problem}: {_way(row)}." for row in result.lost])
+    short = f"{len(result.lost)} of {len(result.rows)}" if result.lost else "none"
+    return Answer("Which does it lose?", short, tuple(lines))
+
+
+def _first(lines: Sequence[str]) -> list[str]:
+    """Return the first few lines, and say how many more there are."""
+    more = [f"And {len(lines) - FEW} more; see the table."] if len(lines) > FEW else []
+    return [*lines[:FEW], *more]
 
 
 def _way(row: SuiteRow) -> str:
@@ -120,15 +153,27 @@ def _way(row: SuiteRow) -> str:
 
 
 def _why(result: SuiteResult) -> Answer:
-    natures = {row.about.nature for row in result.rows if row.outcome is Outcome.WRONG}
-    said = {Nature.DRIFT: CAUGHT, Nature.CYCLE: CIRCLES, Nature.TAME: PLAIN}
-    lines = [text for nature, text in said.items() if nature in natures]
+    reasons = {_reason(row) for row in result.rows if row.outcome is Outcome.WRONG}
+    lines = [text for text in (CAUGHT, UNBIASED, CIRCLES, PLAIN) if text in reasons]
     lines += [BROKE] * bool(result.counts[Outcome.BROKEN])
     if result.counts[Outcome.SHORT]:
         names = _names(result.rows, Outcome.SHORT)
         lines.append(f"Half way: {names}. {HALF_WAY}")
-    short = "its steps are biased" if Nature.DRIFT in natures else "it fails" if result.lost else "no harm seen"
+    short = "its steps are biased" if CAUGHT in reasons else "it fails" if result.lost else "no harm seen"
     return Answer("What does that mean?", short, tuple(lines))
+
+
+def _reason(row: SuiteRow) -> str:
+    """Say why a problem ends wrong: what it is made for, unless its row does not bear that out."""
+    if row.about.nature is Nature.DRIFT:
+        return CAUGHT if _biased(row) else UNBIASED
+    return CIRCLES if row.about.nature is Nature.CYCLE else PLAIN
+
+
+def _biased(row: SuiteRow) -> bool:
+    """Return whether the steps were found biased, and the bias harmful: a method without any may end wrong as well."""
+    harmful = row.harm is HarmDecision.HARMFUL or row.verdict is Verdict.BIASED or row.rho < 0
+    return row.bias is Decision.VIOLATED and harmful
 
 
 def _theory(rows: Sequence[SuiteRow]) -> Answer:
@@ -139,7 +184,7 @@ def _theory(rows: Sequence[SuiteRow]) -> Answer:
         "theory has no word": sum(row.expected is None for row in rows),
     }
     told = "; ".join(f"on {count} {says}" for says, count in counts.items() if count)
-    lines = [f"{row.problem}: theory says {row.expected}, it ended {row.outcome}." for row in against[:FEW]]
+    lines = _first([f"{row.problem}: theory says {row.expected}, it ended {row.outcome}." for row in against])
     short = f"not on {len(against)}" if against else "nothing speaks against it"
     return Answer("Is it what theory says?", short, (*lines, *([sentence(told)] if told else [])))
 
@@ -151,11 +196,11 @@ def _to_do(result: SuiteResult) -> Answer:
 
 
 def _tries(result: SuiteResult) -> Iterator[str]:
-    natures = {row.about.nature for row in result.rows if row.outcome is Outcome.WRONG}
-    if Nature.DRIFT in natures:
+    reasons = {_reason(row) for row in result.rows if row.outcome is Outcome.WRONG}
+    if CAUGHT in reasons:
         yield ADVICE[Verdict.BIASED]
-    if natures - {Nature.DRIFT}:
-        yield "Shorten its steps, by `run_suite(…, lr=0.1)`, and look at the update itself."
+    if reasons - {CAUGHT}:
+        yield SHORTEN
     if result.counts[Outcome.BROKEN]:
         name = next(row.problem for row in result.rows if row.outcome is Outcome.BROKEN)
         yield f"Play one that breaks alone, by `--problem '{name}'`, and follow its error."

@@ -105,7 +105,10 @@ class Work:
             with joblib.Parallel(n_jobs=jobs, prefer="threads") as pool:
                 for depth in range(refine + 1):
                     if depth:
-                        wanted = contested(grid).repeat(2, 0).repeat(2, 1)
+                        finer = contested(grid)
+                        if not finer.any():  # a grid of repeats would look as if it had been played
+                            break
+                        wanted = finer.repeat(2, 0).repeat(2, 1)
                         grid, level = grid.repeat(2, 0).repeat(2, 1), level.repeat(2, 0).repeat(2, 1)
                     xs, ys = (axis.middles(n).tolist() for axis, n in zip(axes, grid.shape[::-1], strict=True))
                     rows = [[(xs[i], ys[j]) for i in np.flatnonzero(row)] for j, row in enumerate(wanted)]

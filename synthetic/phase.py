@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class Phase:
         """The other one."""
         return self.y if self.along is self.x else self.x
 
-    @property
+    @cached_property
     def crossings(self) -> tuple[Crossing, ...]:
         """Where the ending changes along the axis `along`, at each value of the other."""
         endings = self.ending.T if self.along is self.y else self.ending

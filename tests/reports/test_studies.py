@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,6 +16,8 @@ import pypdf
 import pytest
 import torch
 
+from stepscope.diagnostics.conditions import Decision
+from stepscope.diagnostics.drift import HarmDecision
 from stepscope.reports import cli
 from stepscope.reports.formats import PHASE, is_ours, save_phase, save_suite
 from stepscope.reports.mosaic import outline
@@ -22,7 +25,8 @@ from stepscope.reports.page import study_html
 from stepscope.reports.phase_study import phase_study
 from stepscope.reports.study_markdown import study_markdown
 from stepscope.reports.study_pdf import study_pdf
-from stepscope.reports.suite_study import suite_study
+from stepscope.reports.suite_study import SHORTEN, UNBIASED, suite_study
+from stepscope.synthetic.boundaries import DRIFT, Boundary
 from stepscope.synthetic.cases import Nature, Outcome
 from stepscope.synthetic.crossings import changes, crossings
 from stepscope.synthetic.grid import Axis
@@ -31,7 +35,7 @@ from stepscope.synthetic.phase import Ending, phase_diagram
 from stepscope.synthetic.suite import run_suite
 
 ROOT = Path(__file__).parents[2]
-HOSTILE = "</script><script>alert(1)</script> a|b`c` @someone #12 \u202egnp\x00\ud800" + "long" * 100
+HOSTILE = "</script><script>alert(1)</script> a|b`c` \"quoted' $x^2$ @someone #12 \u202egnp\x00\ud800" + "long" * 100
 VISIBLE = re.compile("[\u202a-\u202e\x00-\x09\x0b-\x1f]")
 
 
@@ -83,9 +87,37 @@ def test_the_words_of_a_suite_follow_its_outcomes(suite):
     assert with_outcomes(Outcome.BROKEN).answers[1].short == "it fails"
     assert "plain problem" in with_outcomes(Outcome.WRONG).answers[1].lines[0]
     assert with_outcomes(Outcome.SOLVED).answers[3].short == "nothing needed"
+
+
+def test_an_empty_suite_claims_nothing(suite):
     nothing = suite_study(dataclasses.replace(suite, rows=(), complete=False))
     assert nothing.verdict.word == "nothing played"
-    assert "interrupted" in nothing.meaning[-1]
+    (meaning,) = nothing.meaning
+    assert "interrupted" in meaning
+    assert nothing.answers == ()
+    for view in (study_markdown, study_html, study_pdf):
+        assert view(nothing)
+
+
+def test_steps_are_biased_where_the_row_says_so():
+    climb = run_suite(lambda params: torch.optim.SGD(params, maximize=True), ["reddi theorem 1"], steps=1000)
+    (row,) = climb.rows
+    assert (row.outcome, row.about.nature) == (Outcome.WRONG, Nature.DRIFT)
+    _, means, _, change = suite_study(climb).answers
+    assert means.short == "it fails"
+    assert means.lines == (UNBIASED,)
+    assert change.lines == (f"1. {SHORTEN}",)
+    decided = dataclasses.replace(row, bias=Decision.VIOLATED, harm=HarmDecision.HARMFUL)
+    _, means, _, change = suite_study(dataclasses.replace(climb, rows=(decided,))).answers
+    assert means.short == "its steps are biased"
+    assert "amsgrad" in change.lines[0]
+
+
+def test_what_is_left_out_is_said(suite):
+    row = dataclasses.replace(suite.rows[0], outcome=Outcome.WRONG, expected=Outcome.SOLVED)
+    lost, _, theory, _ = suite_study(dataclasses.replace(suite, rows=(row,) * 8)).answers
+    for answer in (lost, theory):
+        assert answer.lines[6] == "And 2 more; see the table."
 
 
 def test_the_headline_tells_where_it_ends_from_what_is_decided(suite):
@@ -108,15 +140,76 @@ def test_a_course_ends_where_the_row_does(suite):
     assert np.abs(np.array(x) - suite.rows[0].about.optimum[0]) == pytest.approx(suite.rows[0].course.distance[1])
 
 
+RIGHT, WRONG, UNSTABLE = Ending.RIGHT, Ending.WRONG, Ending.UNSTABLE
+
+
+def plane(diagram, endings, **others):
+    """Return the diagram with other endings, rows of β2, and with theory's line at β2 = 0.9."""
+    endings = np.array(endings, dtype=object)
+    line = Boundary(DRIFT, np.array([0.0, 0.9]), np.array([0.9, 0.9]))
+    empty = np.ones(endings.shape)
+    return dataclasses.replace(
+        diagram,
+        **{"ending": endings, "distance": empty, "rho": empty, "level": np.zeros(endings.shape, dtype=np.int64)}
+        | {"boundaries": (line,)}
+        | others,
+    )
+
+
 def test_a_phase_diagram_begins_with_its_shares(diagram):
-    found = phase_study(diagram)
-    assert found.number == f"{100 * diagram.share(Ending.RIGHT):.0f} %"
-    assert found.verdict.word.startswith("ends wrong in ")
+    found = phase_study(plane(diagram, [[WRONG] * 4] * 2 + [[RIGHT] * 4] * 2))
+    assert (found.verdict.word, found.number) == ("ends wrong in 50 %", "50 %")
     where, theory, usual, _ = found.answers
     assert where.short == "above a line in β2"
-    near = sum(one.agrees is True for one in diagram.crossings)
-    assert theory.short == ("yes" if near == len(diagram.crossings) else f"at {near} of {len(diagram.crossings)}")
+    assert len(where.lines) == 3
+    assert theory.short == "yes"
+    assert theory.lines[0].startswith("At 4 of 4 values of β1")
     assert usual.short == "not in the plane"  # β2 = 0.999
+    below = phase_study(plane(diagram, [[RIGHT] * 4] * 2 + [[WRONG] * 4] * 2))
+    assert below.answers[0].short == "below a line in β2"
+    between = phase_study(plane(diagram, [[WRONG] * 4, [RIGHT] * 4, [RIGHT] * 4, [WRONG] * 4]))
+    assert between.answers[0].short == "in between, see the map"
+    one = phase_study(plane(diagram, [[RIGHT]]))
+    assert one.about.startswith("Phase diagram of 1 cell ·")
+
+
+def test_a_plane_that_is_all_right_says_that_theory_has_a_line(diagram):
+    found = phase_study(plane(diagram, [[RIGHT] * 4] * 4))
+    assert (str(found.verdict), found.number) == ("✓ ends right everywhere", "100 %")
+    where, theory, *_ = found.answers
+    assert where.short == "everywhere"
+    assert theory.short == "theory has a line, no change was measured"
+    assert phase_study(plane(diagram, [[RIGHT]], boundaries=())).answers[1].short == "theory draws none"
+    half = phase_study(plane(diagram, [[WRONG, RIGHT, RIGHT, RIGHT]] * 2 + [[RIGHT] * 4] * 2))
+    assert half.answers[1].short == "at 1 of 4"
+
+
+def test_neither_all_nor_none_is_said_of_a_part(diagram):
+    cells = np.full((16, 16), RIGHT, dtype=object)
+    cells[0, 0] = UNSTABLE
+    nearly = plane(diagram, cells)
+    found = phase_study(nearly)
+    assert found.number == "more than 99 %"
+    assert str(found.verdict) == "! breaks in less than 1 %"
+    assert "more than 99 % right, less than 1 % unstable" in str(nearly)
+    assert not any("farther" in line for line in found.meaning)
+
+
+def test_the_usual_settings_are_those_of_the_cell_that_was_played(diagram):
+    y = Axis("beta2", 0.0, 0.9999)
+    distance = np.array([[1.0], [math.nan]])
+    broken = plane(diagram, [[RIGHT], [UNSTABLE]], y=y, distance=distance)
+    usual = phase_study(broken).answers[2]
+    assert usual.short == "unstable"
+    assert usual.lines == ("They are β1 = 0.9, β2 = 0.999. In their cell, played at β1 = 0.68, β2 = 0.999, it breaks.",)
+    other = dataclasses.replace(broken, fixed=tuple((key, 0.5) for key, _ in diagram.fixed))
+    assert phase_study(other).answers[2].short == "not played"
+
+
+def test_a_card_is_green_where_all_is_right(diagram):
+    colours = {"#00775a": RIGHT, "#b84a00": WRONG, "#58626c": Ending.UNDECIDED}
+    for colour, ending in colours.items():
+        assert colour in plane(diagram, [[ending] * 2] * 2)._repr_html_()
 
 
 def test_endings_change_between_decided_cells():

@@ -205,6 +205,16 @@ def test_contested_cells_by_looking_at_every_neighbour(rows):
         assert contested(grid)[j, i] == bool(others - {rows[j][i]})
 
 
+def test_nothing_is_refined_where_all_cells_end_alike():
+    from stepscope.synthetic.named import named
+
+    entry = named("theorem1")
+    spans = ("beta1", 0.0, 0.5), ("beta2", 0.99, 0.999)
+    found = phase_diagram(entry.build(), "adam", *spans, (2, 2), 3000, entry.lr, refine=2)
+    assert found.distance.shape == (2, 2)
+    assert found.played == 4
+
+
 def test_refinement_cuts_only_contested_cells_and_repeats_the_rest(small):
     fine = phase_diagram(cycle(), size=(4, 6), y=LOWER, x=("beta1", 0.0, 0.5), steps=3000, lr=LR, refine=1)
     was = small.ending.repeat(2, 0).repeat(2, 1)
