@@ -122,4 +122,4 @@ def prose(docstring: str) -> str:
 
 def spoken(docstring: str) -> str:
     """Return a docstring without what it says of imports alone."""
-    return docstring.replace(" (no torch)", "").replace(" No torch.", "")
+    return docstring.replace(" (no torch)", "").replace("; no torch)", ")").replace(" No torch.", "")

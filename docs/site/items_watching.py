@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Iterator
 from types import ModuleType
 from typing import NamedTuple
@@ -149,7 +152,7 @@ ALERT_FIGURES = {
     "stepsize growth": ("alerts", "stepsizes"),
     "drift reversal": ("alerts", "efficiency"),
     "moment reset": ("alerts", "stepsizes"),
-    "edge crossing": ("alerts", "scalars"),
+    "edge crossing": ("alerts", "scalars/0"),
 }
 
 
@@ -182,7 +185,7 @@ def alert(rule: str) -> str:
         "[How often they are right](../alerts.md#how-often-they-are-right).",
         section("Seen on a run", f"{about(run)}\n\nThe alert says\n\n{said}"),
         *(of_run(*runs[0][1:], ALERT_FIGURES[rule], "run")),
-        section("All causes and advice", "\n".join(advice(rule))),
+        section("What else it may say", "\n".join(one for one in advice(rule) if one not in words_of)),
         listed(read),
         section("Remedies", remedies(REMEDIES.get(rule, ()))),
         made_by(run),
@@ -193,5 +196,14 @@ def advice(rule: str) -> Iterator[str]:
     """Yield what an alert of a rule may name as its cause, and what it may say is to be tried."""
     for call, _ in alert_makers()[rule]:
         for title, given in (("Likely cause", call.args[3]), ("To try", call.args[4])):
-            if said := "; or ".join(words(given)):
+            for said in dict.fromkeys(sentence for each in _given(given) for sentence in words(each)):
                 yield f"- *{title}:* {said}"
+
+
+def _given(node: ast.expr) -> list[ast.expr]:
+    """Return what stands for a cause or an advice: itself, or what the method that is asked for it returns."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="self"), attr=name)):
+            body = ast.parse(textwrap.dedent(inspect.getsource(getattr(alerts.Alerts, name))))
+            return [each.value for each in ast.walk(body) if isinstance(each, ast.Return) and each.value]
+    return [node]

@@ -220,8 +220,8 @@ def paper_of(case: Case) -> str:
 
 
 def judged(runs: Played) -> bool:
-    """Return whether a run is long enough for its ratios to be judged."""
-    return any(len(found.variance.ratios) >= MIN_BLOCKS for _, _, found in runs)
+    """Return whether all runs are long enough for their ratios to be judged."""
+    return all(len(found.variance.ratios) >= MIN_BLOCKS for _, _, found in runs)
 
 
 def remedy(name: str) -> str:

@@ -12,8 +12,8 @@ from stepscope.reports.page import picture
 from stepscope.reports.plates import Plate, comparison, plates
 from stepscope.reports.theme import css_variables
 
-LARGER = 1.15
-"""Times its natural size that a figure may be shown."""
+SMALLER, LARGER = 0.85, 1.15
+"""Times its natural size that a figure is shown at least, where the screen has room for it, and at most."""
 
 
 def style() -> str:
@@ -51,5 +51,8 @@ def of_comparison(runs: list[tuple[str, Trace, Diagnosis]], key: str, prefix: st
 def shown(plate: Plate, prefix: str) -> str:
     """Return a figure with its question above it and its caption below."""
     drawn = picture(plate, prefix)
-    panels = "".join(f'<div style="max-width:{LARGER * width:.0f}px">{svg}</div>' for svg, width in drawn.panels)
+    panels = "".join(
+        f'<div style="flex-basis:{SMALLER * width:.0f}px; max-width:{LARGER * width:.0f}px">{svg}</div>'
+        for svg, width in drawn.panels
+    )
     return f'**{drawn.question}**\n\n```{{raw}} html\n<div class="drawn">{panels}</div>\n```\n\n{drawn.caption}\n'

@@ -38,7 +38,7 @@ def fit(monitor: Monitor, model: nn.Module, steps: int, noise: float, after: Cal
     """Fit the model to noisy values of a function, 32 new points a step; `after` is called with the step's number."""
     for step in range(1, steps + 1):
         x = torch.randn(32, 20)
-        y = torch.sin(x.sum(1, keepdim=True)) + noise * torch.randn(32, 1)
+        y = torch.sin(2 * x[:, :1]) + x[:, 1:2] + noise * torch.randn(32, 1)
         loss = (model(x) - y).square().mean()
         monitor.optimizer.zero_grad()
         loss.backward()

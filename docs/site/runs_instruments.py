@@ -12,9 +12,9 @@ from stepscope.synthetic.named import named
 
 
 def conformity() -> Runs:
-    """A small network under Adam: the longer it learns, the less of its gradients is a mean."""
+    """A small network under Adam: above ½ as long as a mean leads it, below as it hovers about a minimum."""
     model = network()
-    monitor = Monitor(torch.optim.Adam(model.parameters(), lr=3e-3), model=model, what_if=())
+    monitor = Monitor(torch.optim.Adam(model.parameters(), lr=1e-3), model=model, what_if=())
     return {"Adam": fit(monitor, model, 3000, 0.3, lambda step: None)}
 
 
@@ -98,7 +98,7 @@ def what_if() -> Runs:
 
 
 def limits() -> Runs:
-    """A small network under Adam whose rate falls to 0: at first nothing holds it back, then noise, then the rate."""
+    """A small network under Adam whose rate falls to 0 by a cosine."""
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 4000)

@@ -181,7 +181,7 @@ def filled(part: ast.expr) -> str:
     if isinstance(part, ast.Constant):
         return str(part.value)
     names = [n.attr if isinstance(n, ast.Attribute) else n.id for n in ast.walk(part) if isinstance(n, NAME)]
-    return f"[{names[0].replace('_', ' ')}]" if names else "[…]"
+    return f"[{names[0].replace('_', ' ').strip()}]" if names else "[…]"
 
 
 NAME = (ast.Attribute, ast.Name)
