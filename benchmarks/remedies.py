@@ -72,6 +72,8 @@ def made(make: Make, shapes: list[tuple[int, ...]]) -> Stepped:
     for p in params:
         p.grad = torch.randn(p.shape, generator=source)
     optimizer = make(params)
+    if isinstance(optimizer, AutoDrop):
+        optimizer.optimizer.step()
     for _ in range(12):
         optimizer.step()
     return optimizer
