@@ -170,8 +170,8 @@ def words(node: ast.expr) -> Iterator[str]:
             yield from (*words(one), *words(other))
         case ast.BoolOp(values=several):
             yield from (sentence for each in several for sentence in words(each))
-        case ast.Name(id="NOTHING"):
-            yield findings.NOTHING
+        case ast.Name(id="NOTHING" | "ALERTED" as name):
+            yield getattr(findings, name)
         case ast.Subscript(value=ast.Name(id="RISING_ADVICE")):
             yield from findings.RISING_ADVICE.values()
 

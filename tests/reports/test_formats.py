@@ -111,8 +111,8 @@ def test_markdown_has_the_verdict_first_and_every_check(contents):
     assert [row[:2] for row in table] == [
         ["check", "decision"],
         ["growth of a", "✓ holds"],
-        ["variance, b/a → 0", "✓ holds"],
-        ["bias, c⁺/a → 0", "✕ violated"],
+        ["variance (b/a → 0)", "✓ holds"],
+        ["bias (c⁺/a → 0)", "✕ violated"],
         ["harm", "✕ harmful"],
     ]
     for part in ("- **What:** Harm: ", "- **Where:** `layer0.weight`", "- **When:** steps 50", "- **To do:** Raise β2"):
@@ -136,11 +136,11 @@ def test_xml_has_a_suite_a_run_and_a_case_a_check(several):
     assert [suite.get("name") for suite in root] == ["uphill", "fine", "short"]
     uphill, fine, short = root
     kinds = {case.get("name"): case for case in uphill.iter("testcase")}
-    assert [*kinds] == ["verdict", "growth of a", "variance, b/a → 0", "bias, c⁺/a → 0", "harm"] + [
+    assert [*kinds] == ["verdict", "growth of a", "variance (b/a → 0)", "bias (c⁺/a → 0)", "harm"] + [
         f"alert: {rule}" for rule in RULES
     ]
     failed = {name for name, case in kinds.items() if case.find("failure") is not None}
-    assert failed == {"verdict", "bias, c⁺/a → 0", "harm", "alert: update surge"}
+    assert failed == {"verdict", "bias (c⁺/a → 0)", "harm", "alert: update surge"}
     assert fine.get("failures") == "0"  # uncertified is no alarm
     assert int(short.get("skipped")) >= 3
     for suite in (root, *root):
