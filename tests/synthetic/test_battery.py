@@ -48,6 +48,7 @@ def errors(verdicts, rows):
     return {(*row.cell, row.seed, row.verdict, why) for row in rows if (why := verdicts.wrong(row, cells[row.cell]))}
 
 
+@pytest.mark.slow
 def test_nothing_is_wrong_after_ten_thousand_steps(verdicts):
     rows = play(verdicts, ["theorem 1", "cycle 0", "law 0"], ["sgd", "amsgrad", "adam .9 .99"], 10_000, 1)
     assert not errors(verdicts, rows)

@@ -1,0 +1,61 @@
+"""Measures how long a report takes and how large it is, of a run of 200 tensors with a million steps.
+
+The record is that of a real run, whose steps are stretched: what a report takes goes with the records and the tensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from stepscope import Monitor, Trace
+from stepscope.reports.formats import FORMATS, render
+
+STEPS = 1_000_000
+
+
+def record(tensors: int, steps: int) -> Trace:
+    """Return the record of Adam on noisy quadratics, one for each tensor, stretched to a million steps."""
+    torch.manual_seed(0)
+    params = [torch.nn.Parameter(torch.ones(8, 8)) for _ in range(tensors)]
+    names = [f"layers.{i // 4}.attention.{'qkvo'[i % 4]}_proj.weight" for i in range(tensors)]
+    optimizer = torch.optim.Adam(list(zip(names, params, strict=True)), lr=1e-3, betas=(0.9, 0.99))
+    with Monitor(optimizer) as monitor:
+        for _ in range(steps):
+            for p in params:
+                p.grad = p.detach() + torch.randn(8, 8)
+            optimizer.step()
+            monitor.log(loss=sum(float(p.detach().square().sum()) for p in params[:4]))
+    trace = monitor.trace
+    return replace(trace, steps=trace.steps * (STEPS // steps))
+
+
+def main() -> None:
+    """Print a row for each format: the least CPU time of three, and the size."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tensors", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=20_000, help="real steps, which are stretched to a million")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    trace = record(arguments.tensors, arguments.steps)
+    table = Table("format", "s of CPU", "MB", title=f"{len(trace.tensors)} tensors, {len(trace.steps)} records")
+    with tempfile.TemporaryDirectory() as folder:
+        for ending in FORMATS:
+            path, times = Path(folder, f"report{ending}"), []
+            for _ in range(3):
+                begin = time.process_time()
+                render([("run", trace)], path)
+                times.append(time.process_time() - begin)
+            table.add_row(ending, f"{min(times):.2f}", f"{path.stat().st_size / 1e6:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
