@@ -126,7 +126,7 @@ def _where(phase: Phase, found: Sequence[Crossing]) -> Answer:
     values = len(_values(phase))
     upward = {one.after is Ending.RIGHT for one in turns}
     if len(turns) != values or len({one.at for one in turns}) != values or len(upward) > 1:
-        line = f"Along {along} the ending does not change once, and one way, at each value of {across}."
+        line = f"Along {along} the ending changes more than once or not at all at some values of {across}."
         return Answer(question, "in between, see the map", (line,))
     places = sorted({0, values // 2, values - 1})
     short = f"{'above' if upward == {True} else 'below'} a line in {along}"

@@ -171,9 +171,9 @@ def _reason(row: SuiteRow) -> str:
 
 
 def _biased(row: SuiteRow) -> bool:
-    """Return whether the steps were found biased, and the bias harmful: a method without any may end wrong as well."""
+    """Return whether the bias is why: found, and found harmful, or what theory says of methods of this kind."""
     harmful = row.harm is HarmDecision.HARMFUL or row.verdict is Verdict.BIASED or row.rho < 0
-    return row.bias is Decision.VIOLATED and harmful
+    return row.expected is Outcome.WRONG or (row.bias is Decision.VIOLATED and harmful)
 
 
 def _theory(rows: Sequence[SuiteRow]) -> Answer:

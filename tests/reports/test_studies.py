@@ -327,3 +327,10 @@ def test_a_notebook_shows_the_map(diagram):
     assert "ends wrong in" in card
     assert card.count("<svg") == 1
     assert "How it was computed" in card
+
+
+def test_what_theory_calls_biased_is_so_in_a_run_too_short_to_see_it():
+    result = run_suite(lambda x: torch.optim.Adam(x, betas=(0.9, 0.99)), ["reddi online"], steps=3000)
+    (row,) = result.rows
+    assert (row.outcome, row.expected) == (Outcome.WRONG, Outcome.WRONG)
+    assert "its steps are biased" in {answer.short for answer in suite_study(result).answers}
