@@ -22,18 +22,18 @@ def legible(text: str) -> str:
     r"""Return text of one line whose characters are all seen, and that any file can hold.
 
     >>> legible("a\nb\x00 \u202egpj.exe")
-    'a b␀ �gpj.exe'
+    'a b· �gpj.exe'
     """
     return text if text.isprintable() else "".join(map(_seen, text))
 
 
 def _seen(character: str) -> str:
-    """Return what stands for a character: control characters have pictures of their own in Unicode."""
+    """Return what stands for a character: a dot for controls, whose pictures in Unicode no font of a figure has."""
     category = unicodedata.category(character)
     if character.isspace() and category in ("Cc", "Zl", "Zp"):
         return " "
     if character < " " or character == "\x7f":
-        return chr(0x2400 + min(ord(character), 0x21))
+        return "·"
     turns = character in MARKS or unicodedata.bidirectional(character) in TURNS
     return UNKNOWN if turns or category in ("Cc", "Cs") or character in "\ufffe\uffff" else character
 
