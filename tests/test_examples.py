@@ -42,7 +42,7 @@ def test_every_method_runs_on_its_tasks_and_comes_onto_the_page(remedies, tmp_pa
     for task, methods in script.PLAN:
         for method in methods:
             row = script.tried(short(task), method)
-            assert math.log10(row["lr"] / method.start) in pytest.approx((-0.25, 0.0, 0.25, 0.5, 0.75))
+            assert round(math.log10(row["lr"] / method.start), 6) in (-0.25, 0.0, 0.25, 0.5, 0.75)
             assert all(len(each) == 2 and not any(map(math.isnan, each)) for each in row["scores"].values())
             rows.append(row)
     some = [script.at_rate(short(script.PLAN[0][0]), script.BY_NAME["Demon"], 0.1)]
