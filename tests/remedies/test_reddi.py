@@ -107,12 +107,12 @@ ENDS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ENDS)
 def test_the_stochastic_game_is_lost_by_adam_alone(name):
-    """Where 512 players of [-1, 1] are, in the mean of the second half of 10^5 steps at a rate of α/√t: -1 is best.
+    """Where 512 players of [-1, 1] are, in the mean of the second half of 2·10^5 steps at a rate of α/√t: -1 is best.
 
     AMSGrad's stepsizes are those of the largest v, so that it needs seven times the rate to get as far.
     """
     kind, alpha, settings = ENDS[name]
-    steps, x = 100_000, nn.Parameter(torch.zeros(SEEDS, dtype=torch.float64))
+    steps, x = 200_000, nn.Parameter(torch.zeros(SEEDS, dtype=torch.float64))
     optimizer, source = kind([x], lr=alpha, **settings), torch.Generator().manual_seed(0)
     places = torch.zeros(SEEDS, dtype=torch.float64)
     for t in range(1, steps + 1):
