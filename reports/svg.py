@@ -28,19 +28,10 @@ def to_svg(draw: Callable[[Axes], None], key: str, label: str, size: tuple[float
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure.subplots())
-        lay_out(figure)
         text = io.StringIO()
         undated = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(text, format="svg", transparent=True, metadata=undated)
     return _inline(text.getvalue(), key, {"aria-label": label, **scales(figure)})
-
-
-def lay_out(figure: Figure) -> None:
-    """Give everything its place, once: to save a figure that still has an engine for this draws it twice."""
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.execute(figure)
-        figure.set_layout_engine("none")
 
 
 def scales(figure: Figure) -> dict[str, str]:

@@ -133,7 +133,7 @@ def linked(found: re.Match[str]) -> str:
 def places_of_the_theory() -> dict[str, str]:
     """Return the anchor of each numbered heading of the theory, by its first word."""
     headings = re.findall(r"^#+ (.*)$", (ROOT / "docs/theory.md").read_text(), re.MULTILINE)
-    return {heading.split()[0]: re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return {heading.split()[0]: tables.slug(heading) for heading in headings}
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def remedies(known: Iterable[Remedy]) -> str:
     return "\n".join(f"- {link('remedy', one.name)}: {typeset(one.reason)}." for one in known)
 
 
-def indented(docstring: str) -> Iterator[str]:
+def own_words(docstring: str) -> Iterator[str]:
     """Yield a docstring without its sections of arguments and errors, which the reference has."""
     for paragraph in docstring.split("\n\n"):
         if paragraph.startswith(("Args:", "Raises:", "Returns:", "References:", ">>>")):
@@ -117,7 +117,7 @@ def indented(docstring: str) -> Iterator[str]:
 
 def prose(docstring: str) -> str:
     """Return a docstring's own words."""
-    return "\n\n".join(indented(spoken(docstring)))
+    return "\n\n".join(own_words(spoken(docstring)))
 
 
 def spoken(docstring: str) -> str:

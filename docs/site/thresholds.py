@@ -65,7 +65,8 @@ def names_read(function: Callable[..., object]) -> set[str]:
     waiting: list[object] = [function]
     seen: set[object] = set()
     while waiting:
-        one = getattr(waiting[-1], "py_func", waiting.pop())  # what a compiled function was made of
+        one = waiting.pop()
+        one = getattr(one, "py_func", one)  # what a compiled function was made of
         if not isinstance(one, FunctionType) or one in seen:
             continue
         seen.add(one)
