@@ -33,8 +33,25 @@ def record(tensors: int, steps: int) -> Trace:
                 p.grad = p.detach() + torch.randn(8, 8)
             optimizer.step()
             monitor.log(loss=sum(float(p.detach().square().sum()) for p in params[:4]))
-    trace = monitor.trace
-    return replace(trace, steps=trace.steps * (STEPS // steps))
+    return stretched(monitor.trace, STEPS // steps)
+
+
+def stretched(trace: Trace, factor: int) -> Trace:
+    """Return a record as if every step had been so many."""
+    last = int(trace.steps[-1])
+    span = {"first_step": (last // 2 + 1) * factor, "last_step": last * factor}
+    scalars = {name: replace(one, steps=one.steps * factor) for name, one in trace.scalars.items()}
+    assert trace.drift
+    assert trace.efficiency
+    assert trace.what_if
+    return replace(
+        trace,
+        steps=trace.steps * factor,
+        scalars=scalars,
+        drift=replace(trace.drift, **span),
+        efficiency=replace(trace.efficiency, steps=trace.efficiency.steps * factor),
+        what_if=replace(trace.what_if, **span),
+    )
 
 
 def main() -> None:

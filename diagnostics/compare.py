@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .aligned import aligned
 from .courses import shared_steps
 from .diagnosis import JSON, Diagnosis, diagnose
 from .drift import Harm
@@ -89,7 +90,7 @@ class Comparison:
 
     def _verdicts(self) -> Iterator[str]:
         yield "Verdicts"
-        yield from _table(verdicts(self))
+        yield from aligned(verdicts(self))
         yield from textwrap.wrap(whence(self), WIDTH, initial_indent="  ", subsequent_indent="  ")
 
     def _differences(self) -> Iterator[str]:
@@ -98,11 +99,11 @@ class Comparison:
             return
         yield "What differs"
         names = [setting.name for setting in self.settings]
-        lines = _table([["", *names], *([what(one), *map(shown, one.values)] for one in self.differences)])
+        lines = aligned([["", *names], *([what(one), *map(shown, one.values)] for one in self.differences)])
         if max(map(len, lines)) <= WIDTH:
             yield from lines
         else:
-            yield from _table([[what(one), _gathered(names, one)] for one in self.differences])
+            yield from aligned([[what(one), _gathered(names, one)] for one in self.differences])
 
     def _partings(self) -> Iterator[str]:
         first, *others = self.settings
@@ -111,7 +112,7 @@ class Comparison:
                 yield f"{setting.name} is the same run as {first.name}, number for number."
                 continue
             yield f"{setting.name} against {first.name}, whose records differ from step {setting.differs_from} on"
-            yield from _table(told(setting.partings))
+            yield from aligned(told(setting.partings))
         if any(setting.partings for setting in others):
             yield from ("", *textwrap.wrap(RULE, WIDTH))
 
@@ -307,13 +308,6 @@ def _gathered(names: Sequence[str], one: Difference) -> str:
     for name, value in zip(names, one.values, strict=True):
         who.setdefault(shown(value), []).append(name)
     return "; ".join(f"{value} ({', '.join(having)})" for value, having in who.items())
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
 
 
 def _plain(value: Any) -> JSON:

@@ -15,6 +15,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from .aligned import aligned
 from .conditions import Condition, Decision, Growth
 from .drift import Harm, HarmDecision
 from .evidence import Evidence, gather, judged_start
@@ -148,18 +149,25 @@ class Diagnosis:
         return [f"What limits the run now: {self.limit}.", *_wrap(self.limit_reason, "  "), ""]
 
     def _imagined(self) -> list[str]:
-        """Return a row for each rule about which something is decided."""
+        """Return a row for each rule about which something is decided, without the conditions where none is judged."""
         told = [a for a in self.what_if if not (a.too_short and a.harm.decision is HarmDecision.INCONCLUSIVE)]
         if len(told) < 2:  # the run's own alone is no comparison
             return []
+        conditions = any(not a.too_short for a in told)
+        head = [""] + conditions * ["b/a", "", "c+/a", ""] + ["rho", ""]
         rows = [
-            f"  {a.rule:<20} {a.b_over_a:>9.2g} {a.variance.decision:<13} {a.c_over_a:>9.2g} {a.bias.decision:<13} "
-            f"{a.harm.rho:>8.2g} {a.harm.decision}"
+            [
+                a.rule,
+                *conditions * (_digits(a.b_over_a), a.variance.decision, _digits(a.c_over_a), a.bias.decision),
+                *(_digits(a.harm.rho), a.harm.decision),
+            ]
             for a in told
         ]
-        head = f"  {'':<20} {'b/a':>9} {'':<13} {'c+/a':>9} {'':<13} {'rho':>8}"
-        title = "Other rules on the gradients of this very run (they would have met others):"
-        return [title, head, *(row.rstrip() for row in rows), ""]
+        title = (
+            "Other rules on the gradients of this very run (they would have met others), and its own as it was, all on "
+            "the same few coordinates:"
+        )
+        return [*_wrap(title), *aligned([head, *rows]), ""]
 
     def _listed(self) -> list[str]:
         lines = ["Findings"] if self.findings else ["No findings."]
@@ -261,6 +269,10 @@ def _remedies(remedies: Sequence[Remedy], told: set[str]) -> list[str]:
     more = f" Or {listed(others, 'or')}, see `stepscope remedies`." if others else ""
     lines = _wrap(f"Remedy, {first}: {reason} ({reference}).{more} After the line that makes `optimizer`", "   ")
     return [*lines[:-1], lines[-1].removesuffix(".") + ":", *(f"     {line}" for line in remedies[0].lines)]
+
+
+def _digits(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2g}"
 
 
 def _wrap(text: str, indent: str = "") -> list[str]:

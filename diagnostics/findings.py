@@ -211,11 +211,14 @@ def horizon(e: Evidence) -> Finding | None:
         "Finite horizon: the noise of the steps dies out as the learning rate ends"
         if dies_out
         else "Finite horizon: one run cannot test the variance condition",
-        sentence(e.variance.reason),
+        "The rate's schedule ends inside the run, so the condition is read in the steps that are left: b/a goes to 0 "
+        "with them."
+        if dies_out
+        else "A rate whose schedule ends inside the run makes b/a small by itself, which says nothing of the limit.",
         "docs/theory.md 4.1, P5",
         (),
         e.window,
-        "Nothing; a longer run under the same schedule has a longer end."
+        "Nothing."
         if dies_out
         else "Let the rate end at 0, or compare runs planned for T, 2T and 4T: with a peak ~ 1/sqrt(T) q_T falls.",
     )

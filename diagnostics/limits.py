@@ -206,7 +206,7 @@ def _noise(facts: Mapping[str, float]) -> str:
     )
 
 
-CYCLE = " Gradients without noise that only swing look alike; `monitor.edge` would tell."
+CYCLE = " Gradients without noise that only swing look alike; `monitor.edge(closure)` would tell."
 
 
 def _about(steps: float) -> str:
@@ -236,9 +236,10 @@ def _nothing(facts: Mapping[str, float]) -> str:
     room = (
         f" At {_of_edge(facts['edge'])} there is room for a larger learning rate."
         if "edge" in facts
-        else " Whether there is room for a larger learning rate, `monitor.edge` would tell."
+        else " Whether there is room for a larger learning rate, `monitor.edge(closure)` would tell."
     )
-    return f"{told}{made}.{room}"
+    noise = " What its noise costs, a rate that falls would tell." if facts["slope"] < NOISY else ""
+    return f"{told}{made}.{room}{noise}"
 
 
 def _unknown(_: Mapping[str, float]) -> str:
@@ -257,6 +258,8 @@ TITLES = {
     Limit.NOTHING: "Nothing that is measured holds this run back.",
     Limit.UNKNOWN: "What limits this run is not measured.",
 }
+NOISY = 0.8
+"""Below this share of slope noise is worth a word where nothing limits a run."""
 EARLIER = {Limit.NOTHING: "no limit was seen"}
 WORDS: dict[Limit, Callable[[Mapping[str, float]], str]] = {
     Limit.PRECISION: _precision,

@@ -287,7 +287,7 @@ class Monitor:
         Raises:
             ValueError: for a directory, or another ending.
         """
-        from ..reports.formats import render  # the one door from here up to the reports
+        from ..reports.formats import render
 
         name = self.directory.name if self.directory else facts.class_name(self.optimizer)
         return render([(name, self.trace)], Path(path))

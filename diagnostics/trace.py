@@ -263,6 +263,18 @@ class Trace:
 
         return Plots(self)
 
+    def report(self, path: str | Path) -> Path:
+        """Write the report of the run and return its path.
+
+        The ending chooses the format: .html, .pdf, .md, .json, or .xml for CI (docs/report_formats.md).
+
+        Raises:
+            ValueError: for a directory, or another ending.
+        """
+        from ..reports.formats import render
+
+        return render([(str(self.meta.get("optimizer", "run")), self)], path)
+
     def to_pandas(self) -> pandas.DataFrame:
         """Return every record as a table indexed by (step, tensor), one column per name in `COLUMNS`."""
         import pandas

@@ -13,9 +13,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import sympy
 
-from stepscope import Problem
+from stepscope import Problem, phase_diagram
 from stepscope.synthetic import Cyclic
-from stepscope.synthetic.phase import phase_diagram
 
 
 def main() -> None:

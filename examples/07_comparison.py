@@ -13,8 +13,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from stepscope import Monitor, Trace
-from stepscope.diagnostics.compare import compare
+from stepscope import Monitor, Trace, compare
 
 EPOCHS = 40
 

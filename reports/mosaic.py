@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.path import Path
 
 
-def draw_fields(x: Array, y: Array, shades: NDArray[np.int64], looks: Sequence[tuple[str, float]], ax: Axes) -> None:
+def draw_mosaic(x: Array, y: Array, shades: NDArray[np.int64], looks: Sequence[tuple[str, float]], ax: Axes) -> None:
     """Draw cells between the edges `x` and `y`, each in its shade, `(rows, columns)`: a colour and its opacity."""
     from matplotlib.patches import PathPatch
 

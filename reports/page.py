@@ -14,7 +14,7 @@ from .chapters import Contents, Runs, gather
 from .numerals import sentence, typeset, whole
 from .plates import Plate
 from .svg import to_svg
-from .tables import HEADS, STREAM, TENSOR_COLUMNS, cell
+from .tables import STREAM, cell, columns, head
 from .theme import css_variables
 from .words import MARKS
 
@@ -42,8 +42,7 @@ def page(runs: Runs) -> str:
 
 def html(contents: Contents) -> str:
     """Return a report as HTML."""
-    columns = {HEADS.get(name, name): (name, says) for name, says in TENSOR_COLUMNS.items()}
-    return _rendered("page.html", chapters=contents.chapters, front=contents.front, columns=columns, stream=STREAM)
+    return _rendered("page.html", chapters=contents.chapters, front=contents.front, stream=STREAM)
 
 
 def study_html(study: Study) -> str:
@@ -65,7 +64,7 @@ def _rendered(template: str, **told: object) -> str:
     )
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
     environment.filters |= {"whole": whole, "cell": cell, "sentence": sentence, "apart": apart, "code": code}
-    environment.filters |= {"drawn": drawn, "typeset": typeset}
+    environment.filters |= {"drawn": drawn, "typeset": typeset, "columns": columns, "head": head}
     return environment.get_template(template).render(
         marks=MARKS,
         script=Markup(script),

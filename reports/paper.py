@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
+from .fit import fit
 from .theme import GRID, INK, MUTED, STYLE, any_letters
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ GUTTER = 0.06  # below a panel
 LEADING = 1.38  # of lines, over the size of their type
 TYPE = {**STYLE, "pdf.fonttype": 42}
 """Fonts whole enough to be searched, copied and edited."""
-SHRINK = 0.05
-"""Inches by which a panel may miss its box before it is fitted again."""
 
 
 @dataclass(frozen=True)
@@ -233,12 +230,8 @@ def _put(figure: Figure, place: Place) -> None:
     box = (left, top - place.height / HEIGHT, left + place.width / WIDTH, top)
     ax = figure.add_axes((box[0], box[1], box[2] - box[0], box[3] - box[1]))
     place.panel.draw(ax)
-    for line in list(ax.lines):
-        if not np.size(line.get_xdata()):  # it would count as a point in the corner of the sheet
-            line.remove()
     _scale(ax, place.scale)
-    for _ in range(2):  # fewer ticks may fit once it is smaller
-        _fit(ax, box)
+    fit(ax, box)
 
 
 def _scale(ax: Axes, scale: float) -> None:
@@ -250,18 +243,6 @@ def _scale(ax: Axes, scale: float) -> None:
     for axis in (ax.xaxis, ax.yaxis):
         size = STYLE["font.size"] * scale
         axis.set_tick_params(labelsize=size)
-
-
-def _fit(ax: Axes, box: tuple[float, float, float, float]) -> None:
-    """Move the frame of a panel inwards by what stands out of its box, and outwards by what is left."""
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    seen = ax.get_tightbbox()
-    assert seen is not None
-    seen, frame = seen.transformed(figure.transFigure.inverted()), ax.get_position()
-    x0, y0 = box[0] + frame.x0 - seen.x0, box[1] + frame.y0 - seen.y0
-    x1, y1 = box[2] - (seen.x1 - frame.x1), box[3] - (seen.y1 - frame.y1)
-    ax.set_position((x0, y0, max(x1 - x0, SHRINK), max(y1 - y0, SHRINK)))
 
 
 def columns(rows: Sequence[Sequence[str]], size: float, width: float = INNER) -> list[list[str]]:

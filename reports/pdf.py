@@ -11,7 +11,7 @@ from .legible import shorten
 from .numerals import sentence, typeset, whole
 from .paper import Paper, height_of
 from .press import COLOURS, answers, heading, pair, plate, said, table
-from .tables import HEADS, STREAM, TENSOR_COLUMNS, cell
+from .tables import STREAM, cell, columns, head
 from .theme import MUTED
 from .words import MARKS
 
@@ -156,10 +156,12 @@ def _tensors(paper: Paper, chapter: Chapter) -> None:
     heading(paper, "Tensors")
     if not chapter.lines:
         return paper.write("No tensor was recorded.")
-    told = [c for c in COLUMNS if any(cell(line[c], c) != "–" for line in chapter.lines)]
-    rows = [[cell(line[c], c) for c in told] for line in chapter.lines]
-    table(paper, [HEADS.get(c, c) for c in told], rows)
-    paper.write("; ".join(f"{HEADS.get(c, c)}: {TENSOR_COLUMNS[c]}" for c in told[1:]) + ".", 7.5, colour=MUTED)
+    found = columns(chapter.lines)
+    told = [c for c in COLUMNS if c in found.told]
+    table(paper, [*map(head, told)], [[cell(line[c], c) for c in told] for line in chapter.lines])
+    if found.same:
+        paper.write(found.shared, 8)
+    paper.write("; ".join(f"{head(c)}: {found.told[c]}" for c in told[1:]) + ".", 7.5, colour=MUTED)
     if chapter.skewness:
         paper.write(chapter.skewness, 8)
     return None

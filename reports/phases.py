@@ -17,7 +17,7 @@ from ..synthetic.boundaries import DRIFT
 from ..synthetic.crossings import Crossing
 from ..synthetic.phase import Axis, Ending, Phase
 from .legible import name
-from .mosaic import draw_fields
+from .mosaic import draw_mosaic
 from .numerals import count, number, percent, whole
 from .sheets import sheet
 from .theme import BLUE, INK, MUTED, VERMILLION, WASH, tick
@@ -135,7 +135,7 @@ def draw_endings(data: Picture, ax: Axes) -> list[Artist]:
     """Draw how every cell ends, with the lines of theory, and return what a legend should explain."""
     from matplotlib.patches import Patch
 
-    draw_fields(*_mesh(data), data.endings, [FILLS[ending] for ending in Ending], ax)
+    draw_mosaic(*_mesh(data), data.endings, [FILLS[ending] for ending in Ending], ax)
     _frame(data, ax)
     handles = draw_lines(data, ax)
     seen = [ending for i, ending in enumerate(Ending) if (data.endings == i).any()]
@@ -152,11 +152,11 @@ def draw_distance(data: Picture, ax: Axes) -> None:
     shades = np.where(np.isnan(places), 2 * SHADES, np.clip(np.searchsorted(edges, places) - 1, 0, 2 * SHADES - 1))
     opacities = OPAQUE * (np.arange(SHADES) + 0.5) / SHADES
     looks = [*((BLUE, float(o)) for o in opacities[::-1]), *((VERMILLION, float(o)) for o in opacities)]
-    draw_fields(*_mesh(data), shades, [*looks, FILLS[Ending.UNSTABLE]], ax)
+    draw_mosaic(*_mesh(data), shades, [*looks, FILLS[Ending.UNSTABLE]], ax)
     _frame(data, ax)
     draw_lines(data, ax)
     bar = ax.inset_axes((1.03, 0.0, 0.035, 1.0))
-    draw_fields(np.array([0.0, 1.0]), edges, np.arange(2 * SHADES)[:, None], looks, bar)
+    draw_mosaic(np.array([0.0, 1.0]), edges, np.arange(2 * SHADES)[:, None], looks, bar)
     _scale_of(bar, span, data.away)
 
 

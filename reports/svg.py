@@ -8,11 +8,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from .fit import fit
 from .theme import STYLE, VARIABLES, WIDE, any_letters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+POINTS = 72
+"""In an inch, as an SVG is measured."""
+PAD = 0.04
+"""Inches around a drawing."""
 
 
 def to_svg(draw: Callable[[Axes], None], key: str, label: str, size: tuple[float, float] = WIDE) -> str:
@@ -25,9 +31,12 @@ def to_svg(draw: Callable[[Axes], None], key: str, label: str, size: tuple[float
     from matplotlib.figure import Figure
 
     with rc_context(STYLE), rc_context({"svg.hashsalt": key}), any_letters():
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size, dpi=POINTS)
         FigureCanvasSVG(figure)
-        draw(figure.subplots())
+        ax = figure.subplots()
+        draw(ax)
+        width, height = PAD / size[0], PAD / size[1]
+        fit(ax, (width, height, 1 - width, 1 - height))
         text = io.StringIO()
         undated = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(text, format="svg", transparent=True, metadata=undated)
@@ -46,7 +55,7 @@ def scales(figure: Figure) -> dict[str, str]:
     words = any(isinstance(axis.get_major_formatter(), FixedFormatter) or not len(axis.get_ticklocs()) for axis in axes)
     if len(figure.axes) > 1 or words or not {ax.get_xscale(), ax.get_yscale()} <= {"linear", "log"}:
         return {}
-    (width, height), frame = 72 * figure.get_size_inches(), ax.get_position()
+    (width, height), frame = POINTS * figure.get_size_inches(), ax.get_position()
     sides = frame.x0 * width, (1 - frame.y1) * height, frame.x1 * width, (1 - frame.y0) * height
     return {
         "data-frame": " ".join(f"{side:.2f}" for side in sides),

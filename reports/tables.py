@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ STREAM = (
 )
 NAMED = 4  # tensors in a sentence
 SHARES = ("watched", "rising", "eps_bound")
+SETUP = ("watched", "steps", "eps_bound")
+"""Columns that are often the same for all tensors, and then are told once."""
 HEADS = {
     "rho": "ρ [95 %]",
     "e_p1": "e 1 %",
@@ -48,6 +50,21 @@ TENSOR_COLUMNS = {
 
 
 @dataclass(frozen=True)
+class Columns:
+    """The columns of a table of tensors: what each says, by its name, and the cells that are the same in every row."""
+
+    told: dict[str, str]
+    same: dict[str, str]
+
+    @property
+    def shared(self) -> str:
+        """What is the same for all tensors, in a sentence; empty where nothing is."""
+        if not self.same:
+            return ""
+        return f"The same for all tensors: {', '.join(f'{head(name)} {text}' for name, text in self.same.items())}."
+
+
+@dataclass(frozen=True)
 class Rule:
     """A rule on the run's own gradients, as a row shows it."""
 
@@ -59,6 +76,19 @@ class Rule:
     bias: Decision
     variance_ratio: str
     variance: Decision
+
+
+def head(name: str) -> str:
+    """Return the head of a column."""
+    return HEADS.get(name, name)
+
+
+def columns(lines: Sequence[Mapping[str, str | float]]) -> Columns:
+    """Return which columns tell the tensors of a run apart: all of them where there is but one tensor."""
+    cells = {name: {cell(line[name], name) for line in lines} for name in TENSOR_COLUMNS}
+    same = {name: text for name, (text, *more) in cells.items() if not more and (text == "–" or name in SETUP)}
+    same = same if len(lines) > 1 else {}
+    return Columns({name: says for name, says in TENSOR_COLUMNS.items() if name not in same}, same)
 
 
 def rules(diagnosis: Diagnosis) -> tuple[Rule, ...]:

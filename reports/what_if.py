@@ -42,7 +42,7 @@ def size(found: Sequence[Alternative]) -> tuple[float, float]:
 
 def harms(found: Sequence[Alternative]) -> Forest:
     """Return ρ of each rule with its interval."""
-    return forest([(other.rule, other.harm) for other in found])
+    return forest([(typeset(other.rule), other.harm) for other in found])
 
 
 @dataclass(frozen=True)

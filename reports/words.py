@@ -231,12 +231,12 @@ def _imagined(d: Diagnosis) -> Iterator[str]:
     own, *others = d.what_if
     holding = better(d.what_if)
     if holding:
-        shown = ", ".join(f"{other.rule} {number(other.c_over_a, 2)}" for other in holding)
+        shown = ", ".join(f"{typeset(other.rule)} {number(other.c_over_a, 2)}" for other in holding)
         yield (f"On the same gradients c⁺/a would tend to 0, from {number(own.c_over_a, 2)} as it was, under: {shown}.")
     resolved = [other for other in others if all(map(math.isfinite, other.harm.interval))]
     more = [other for other in resolved if other.harm.interval[0] > max(own.harm.rho, own.harm.interval[1])]
     if more:
-        shown = ", ".join(f"{other.rule} {fixed(other.harm.rho)}" for other in more)
+        shown = ", ".join(f"{typeset(other.rule)} {fixed(other.harm.rho)}" for other in more)
         yield f"On the same gradients ρ would be higher, {fixed(own.harm.rho)} as it was, under: {shown}."
     if not (holding or more):
         yield "No other rule stands out on the same gradients; see the table of what would have been."

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .diagnostics.accumulators import Coefficients
+    from .diagnostics.compare import compare
     from .diagnostics.diagnosis import Diagnosis, Verdict
     from .diagnostics.monitor import Monitor
     from .diagnostics.readers import register_reader
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from .reports.lightning_callback import StepsizeMonitor as StepsizeMonitor
     from .reports.transformers_callback import StepsizeCallback as StepsizeCallback
     from .synthetic.engine import simulate
+    from .synthetic.phase import phase_diagram
     from .synthetic.problem import Problem
     from .synthetic.suite import run_suite
 
@@ -25,6 +27,8 @@ __all__ = (
     "Trace",
     "Verdict",
     "View",
+    "compare",
+    "phase_diagram",
     "register_reader",
     "run_suite",
     "simulate",
@@ -41,6 +45,8 @@ _HOME = {
     "Trace": "diagnostics.trace",
     "Verdict": "diagnostics.diagnosis",
     "View": "diagnostics.stepsizes",
+    "compare": "diagnostics.compare",
+    "phase_diagram": "synthetic.phase",
     "register_reader": "diagnostics.readers",
     "run_suite": "synthetic.suite",
     "simulate": "synthetic.engine",

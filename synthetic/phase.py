@@ -225,7 +225,7 @@ def phase_diagram(
     grid, level = work.grid(axes, cells, whole("refine", refine, 0), backend, jobs)
     fixed = dict(sweep.method.defaults) | dict(sweep.hyper)
     return Phase(
-        problem=sweep.problem.name or sweep.problem.latex(),
+        problem=str(sweep.problem),
         method=sweep.method.name,
         lr=str(lr),
         steps=sweep.steps,

@@ -261,6 +261,11 @@ class Problem:
     def __getstate__(self) -> Mapping[str, Any]:
         return {key: held for key, held in self.__dict__.items() if key not in COMPILED}
 
+    def __str__(self) -> str:
+        """Return its name, or what it is made of."""
+        count, names = len(self.components), ", ".join(map(str, self.variables))
+        return self.name or f"a problem of {count} component{'s' if count > 1 else ''} in {names}"
+
     def __repr__(self) -> str:
         box = f"{self.lower.tolist()} to {self.upper.tolist()}"
         what = self.name or f"{len(self.components)} components"

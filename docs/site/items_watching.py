@@ -16,7 +16,7 @@ from pictures import of_run
 from runs_alerts import ALERTS
 from runs_instruments import INSTRUMENTS
 from tables import INSTRUMENTS as TITLES
-from tables import alert_makers, code, doc, file_of, number, table, words
+from tables import alert_makers, code, doc, file_of, table, words
 
 from stepscope.diagnostics import (
     agreement,
@@ -40,6 +40,7 @@ from stepscope.diagnostics import (
 from stepscope.diagnostics.alert import alerts_of
 from stepscope.diagnostics.remedy import REMEDIES
 from stepscope.diagnostics.trace import Trace
+from stepscope.reports.numerals import number
 
 
 class Instrument(NamedTuple):

@@ -13,7 +13,7 @@ import sympy
 from items import Played, about, answers, item, made_by, played, section
 from pictures import of_comparison, of_run, shown
 from runs_remedies import REMEDIES as RUNS
-from tables import code, known, remedy_entries, table
+from tables import code, known, numbers, remedy_entries, table
 
 from stepscope import Trace, simulate
 from stepscope.diagnostics.conditions import MIN_BLOCKS
@@ -133,11 +133,6 @@ def formula(f: sympy.Expr) -> str:
 def place(where: sympy.Basic) -> str:
     """Return where a piece of a function holds."""
     return "elsewhere" if where is sympy.true else f"where {code(where)}"
-
-
-def numbers(point: object) -> str:
-    """Return the coordinates of a point."""
-    return ", ".join(number(float(x), 4) for x in np.atleast_1d(point))
 
 
 def arrival(built: Problem) -> str:

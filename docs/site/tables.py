@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 import stepscope.remedies as remedies_room
 from stepscope.diagnostics import alerts, findings, findings_record, readers, stepsizes, trace
 from stepscope.diagnostics.diagnosis import MEANING
@@ -15,6 +17,7 @@ from stepscope.diagnostics.remedy import REMEDIES, Remedy
 from stepscope.diagnostics.without import WITHOUT
 from stepscope.reports import cli
 from stepscope.reports.instruments import QUESTIONS
+from stepscope.reports.numerals import number
 from stepscope.synthetic.cases import PROBLEMS
 from stepscope.synthetic.methods import METHODS
 from stepscope.synthetic.named import NAMED
@@ -289,7 +292,7 @@ def problems_page() -> str:
     """Return the problems by name with what SymPy finds of each, the suite, and the methods."""
     built = {name: entry.build() for name, entry in NAMED.items()}
     by_name = [
-        (item("problem", name, code(name)), NAMED[name].about, code(NAMED[name].lr), *map(number, known(problem)))
+        (item("problem", name, code(name)), NAMED[name].about, code(NAMED[name].lr), *map(numbers, known(problem)))
         for name, problem in built.items()
     ]
     suite = [(case.name, case.source, case.law, case.why) for case in PROBLEMS]
@@ -314,12 +317,11 @@ def known(problem: Any) -> tuple[object, ...]:
     return problem.optimum, problem.lipschitz, problem.gradient_bound
 
 
-def number(value: object) -> str:
-    """Return a number or a point in few characters; a dash for what does not exist."""
-    if value is None:
-        return "–"
-    numbers = value if hasattr(value, "__len__") else [value]
-    return ", ".join(f"{round(float(each), 9) + 0.0:.4g}".replace("-", "−") for each in numbers)  # + 0.0: no "-0"
+def numbers(point: object) -> str:
+    """Return a number, or the coordinates of a point, in four digits; a dash for what does not exist."""
+    if point is None:
+        return number(None)
+    return ", ".join(number(round(float(x), 9) + 0.0, 4) for x in np.atleast_1d(point))  # + 0.0: no "-0"
 
 
 def settings(defaults: Mapping[str, float]) -> str:

@@ -49,7 +49,7 @@ def test_a_slope_without_anything_in_the_way(worlds):
     assert found.limit is Limit.NOTHING
     assert found.now == (
         "Nothing that is measured holds this run back. Slope makes 100% of what the gradients push, and the steps make "
-        "100% of its descent. Whether there is room for a larger learning rate, `monitor.edge` would tell."
+        "100% of its descent. Whether there is room for a larger learning rate, `monitor.edge(closure)` would tell."
     )
     assert found.before == ""
 
@@ -145,7 +145,7 @@ def test_a_swing_without_noise_is_not_called_noise_at_the_edge(worlds):
     swing = world.trace(np.arange(1, steps + 1))
     blind = limits(swing)
     assert blind.limit is Limit.NOISE  # as far as gradients alone can tell
-    assert blind.now.endswith("`monitor.edge` would tell.")
+    assert blind.now.endswith("`monitor.edge(closure)` would tell.")
     measured = limits(with_scalar(swing, "edge/ratio", 1.0))
     assert measured.limit is Limit.CURVATURE
     for stage in (measured.stages[-1], *measured.tensors):

@@ -154,7 +154,7 @@ def test_one_run_is_told_in_order(make):
         "Is there harm?",
         "Findings",
         "Figures",
-        "watched: share",
+        "rising: share",
     ]
     assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
     for part in (
@@ -214,6 +214,18 @@ def test_the_table_of_tensors_has_rho_first_and_what_is_asked_of_beta2(monitored
     assert heads[-1] == "β2* [95 %]"
     assert threshold(diagnosis.skewness[1]) in table
     assert "β2 = 0.7 lies below it" in table
+
+
+def test_what_all_tensors_share_is_told_once(make):
+    trace = make()
+    html = page([("run", trace)])
+    assert len(trace.tensors) > 1
+    assert "The same for all tensors: watched " in html
+    assert '<th title="steps it took">' not in html
+    last = dataclasses.replace(trace.tensors[-1], watched=1, numel=3)
+    told_apart = page([("run", dataclasses.replace(trace, tensors=[*trace.tensors[:-1], last]))])
+    assert ">watched</th>" in told_apart
+    assert "33.3 %" in told_apart
 
 
 def test_the_contents_of_a_run_with_imagined_rules_lead_to_them(watched):

@@ -15,6 +15,7 @@ from stepscope.diagnostics.imagined import MEMBERS, USUAL
 from stepscope.diagnostics.limits import limits
 from stepscope.diagnostics.skewness import WHOLE, Skewness
 from stepscope.reports.evidence import judged
+from stepscope.reports.numerals import typeset
 from stepscope.reports.tables import (
     STREAM,
     decay,
@@ -119,7 +120,7 @@ def test_the_answer_names_the_rules_that_would_do_better(monitored):
     own, *others = diagnosis.what_if
     higher = [other.rule for other in others if other.harm.interval[0] > own.harm.interval[1]]
     assert higher
-    assert all(rule in told.split("ρ would be higher")[1] for rule in higher)
+    assert all(typeset(rule) in told.split("ρ would be higher")[1] for rule in higher)
 
 
 def test_where_no_rule_stands_out_it_is_said(monitored):

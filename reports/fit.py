@@ -1,0 +1,37 @@
+"""Where the frame of a drawing lies in its box, so that the words and numbers around it lie there too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.backend_bases import RendererBase
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right, top, as shares of the figure."""
+
+LEAST = 0.05
+"""The share of a figure that a frame keeps, however long the words."""
+
+
+def fit(ax: Axes, box: Box, renderer: RendererBase | None = None) -> None:
+    """Move the frame of axes inwards by what stands out of its box, and outwards by what is left.
+
+    Twice, as the first move can change which numbers stand along an axis. A title that is longer than the frame
+    moves nothing.
+    """
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    for line in list(ax.lines):
+        if not np.size(line.get_xdata()):  # it would count as a point in the corner of the figure
+            line.remove()
+    for _ in range(2):
+        seen = ax.get_tightbbox(renderer, for_layout_only=True)
+        assert seen is not None
+        seen, frame = seen.transformed(figure.transFigure.inverted()), ax.get_position()
+        x0, y0 = box[0] + frame.x0 - seen.x0, box[1] + frame.y0 - seen.y0
+        x1, y1 = box[2] - (seen.x1 - frame.x1), box[3] - (seen.y1 - frame.y1)
+        ax.set_position((x0, y0, max(x1 - x0, LEAST), max(y1 - y0, LEAST)))
