@@ -190,7 +190,8 @@ def draw_forest(data: Forest, ax: Axes) -> None:
     sides = ("right" if zero > 0.3 else "left", "left")
     for mark, word, side in zip((0.0, 1.0), ("0: no descent", "1: unbiased"), sides, strict=True):
         ax.axvline(mark, color=MUTED, linewidth=1.0, linestyle="--" if mark else "-")
-        ax.text(mark, -1.0, f" {word} ", color=MUTED, fontsize=9, ha=side, va="top")
+        aside = (3 if side == "left" else -3, 0)  # of the line, in points
+        ax.annotate(word, (mark, -1.0), aside, textcoords="offset points", color=MUTED, fontsize=9, ha=side, va="top")
     for row in range(rows):
         _whisker(data, row, ax)
     ax.set_yticks(range(rows), [shorten(name, NAME) for name in data.names], color=INK)
@@ -206,9 +207,9 @@ def _rho_axis(data: Forest, ax: Axes) -> None:
     ends = ends[np.isfinite(ends)]
     left, right = 1.1 * float(ends.min()), 1.1 * float(ends.max())
     if left < -4 or right > 5:
-        powers = [10.0**k for k in range(12)]
+        marks = [10.0**k for k in range(12)] if max(-left, right) > 20 else [1.0, 2.0, 5.0, 10.0, 20.0]
         ax.set_xscale("symlog", linthresh=1)
-        ax.xaxis.set_major_locator(FixedLocator([-power for power in powers] + [0.0, *powers]))
+        ax.xaxis.set_major_locator(FixedLocator([-mark for mark in marks] + [0.0, *marks]))
         ax.xaxis.set_minor_locator(NullLocator())
         left, right = min(1.5 * left, -1.5), max(1.5 * right, 3.0)
     ax.set_xlim(left, right)
@@ -276,6 +277,8 @@ def draw_overlay(data: Overlay, ax: Axes) -> None:
     """Draw each run's ratio with its number in the table at the end."""
     if not any(map(len, data.t)):
         return say(ax, "Every run is too short to judge.")
+    if not np.concatenate(data.values).any():
+        return say(ax, f"{data.name} is 0 in every run.")
     log_values(ax, np.concatenate([*data.values, [1.0]]), margin=2.0)
     log_steps(ax, np.concatenate(data.t))
     curves, ends = [], []

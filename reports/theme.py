@@ -106,10 +106,10 @@ def log_steps(ax: Axes, steps: Iterable[float]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     seen = [step for step in steps if step > 0] or [1.0]
-    first, last = min(seen), max(seen)
+    low, high = min(seen) / 1.15, max(*seen, min(seen) * 10) * 1.08
     ax.set_xscale("log")
-    ax.set_xlim(first / 1.15, max(last, first * 10) * 1.08)
-    ax.xaxis.set_major_locator(LogLocator(numticks=7))
+    ax.set_xlim(low, high)
+    ax.xaxis.set_major_locator(LogLocator(subs=_within_a_decade(low, high), numticks=7))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("step")
@@ -118,27 +118,34 @@ def log_steps(ax: Axes, steps: Iterable[float]) -> None:
 def tick(value: float) -> str:
     """Return a tick label: plain where that is short, else a power of ten."""
     if 1e-3 <= value < 1e4:
-        return number(value, 1)
+        return number(value, 2)
     exponent = math.floor(math.log10(value) + 1e-9)
-    mantissa = round(value / 10.0**exponent)
-    return power_of_ten(exponent) if mantissa == 1 else f"{mantissa}·{power_of_ten(exponent)}"
+    mantissa = number(value / 10.0**exponent, 2)
+    return power_of_ten(exponent) if mantissa == "1" else f"{mantissa}·{power_of_ten(exponent)}"
 
 
 def log_values(ax: Axes, values: Iterable[float], margin: float = 1.6) -> bool:
     """Make y a logarithmic axis over the positive `values`; return False where there are none."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    seen = [value for value in values if 0 < value < math.inf]
+    seen = [min(max(value, 1e-200), 1e200) for value in values if 0 < value < math.inf]  # beyond, no tick has a place
     if not seen:
         return False
     low, high = min(seen) / margin, max(seen) * margin
     ax.set_yscale("log")
     ax.set_ylim(low, high)
-    narrow = math.log10(high / low) < 2.2  # too few whole decades to read the scale from
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=7))
+    ax.yaxis.set_major_locator(LogLocator(subs=_within_a_decade(low, high), numticks=7))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     ax.yaxis.set_minor_locator(NullLocator())
     return True
+
+
+def _within_a_decade(low: float, high: float) -> tuple[float, ...]:
+    """Return what of a decade is marked on a logarithmic axis: more where there are few whole ones to read it from."""
+    decades = math.log10(high / low)
+    if decades < 0.8:
+        return 1.0, 1.5, 2.0, 3.0, 5.0, 7.0
+    return (1.0, 2.0, 5.0) if decades < 2.2 else (1.0,)
 
 
 def say(ax: Axes, text: str) -> None:

@@ -49,7 +49,8 @@ class Timeline:
 def timeline(trace: Trace) -> Timeline:
     """Return when each rule gave an alert and each other thing happened, in the order of the first of each."""
     alerts = alerts_of(trace)
-    others = [event for event in trace.events if event.kind not in SILENT]
+    alarmed = {(alert.rule, alert.step) for alert in alerts}
+    others = [e for e in trace.events if e.kind not in SILENT and (e.kind, e.step) not in alarmed]
     lines = [
         *(Line(rule, tuple(a.step for a in alerts if a.rule == rule), True) for rule in _once(a.rule for a in alerts)),
         *(Line(kind, tuple(e.step for e in others if e.kind == kind), False) for kind in _once(e.kind for e in others)),

@@ -367,11 +367,11 @@ def instants(run: Run, rates: Array) -> Array:
 def scalars(play: Play, runs: Sequence[Run], path: Array) -> dict[str, Scalars]:
     """Return loss, distance, regret and the descent made and intended, as means over the seeds."""
     problem, steps = play.problem, play.record_at
-    count = np.arange(1.0, len(steps) + 1)  # of logged values
 
     def at_records(last: Array) -> Scalars:
+        finite = np.isfinite(last)
         with np.errstate(over="ignore"):  # a run that diverges: its sum is inf, as its mean is
-            return Scalars(steps, last, np.cumsum(np.where(np.isfinite(last), last, 0.0)), count)
+            return Scalars(steps, last, np.cumsum(np.where(finite, last, 0.0)), np.cumsum(finite, dtype=np.float64))
 
     extra = np.mean([run.sums[:, len(SUMS) :] for run in runs], axis=0).T
     found = {"loss": at_records(np.mean([run.f for run in runs], axis=0))}

@@ -37,7 +37,7 @@ TURNED = {
 SCRIPTS = [Path(address).stem for name, address in TURNED.items() if name.startswith("examples/")]
 EXAMPLE = '<a href="example-report.html">The report of this very run</a>, made as this site was built.'
 PLACE = re.compile(r"\d\.\d+|[PR]\d+|\d")
-CITED = re.compile(rf"docs/(\w+)\.md((?:(?:,| and|-|–)* ?(?:{PLACE.pattern})\b)*)")
+CITED = re.compile(rf"(?<!\[)docs/(\w+)\.md((?:(?:,| and|-|–)* ?(?:{PLACE.pattern})\b)*)")
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 NO_PROSE = re.compile(r"(^```.*?^```$|`[^`\n]*`|^    [^\n]*$)", re.MULTILINE | re.DOTALL)
 
@@ -72,7 +72,7 @@ def gather(source: Path) -> None:
         index.write((HERE / "contents.md").read_text())
     for address, page in (tables.pages() | names.pages() | drawn()).items():
         (source / address).parent.mkdir(exist_ok=True)
-        (source / address).write_text(with_citations(page))
+        (source / address).write_text(with_citations(page, "../"))
 
 
 def drawn() -> dict[str, str]:
@@ -103,7 +103,7 @@ def from_outside(name: str) -> str:
             about, source = ast.get_docstring(ast.parse(text)), text.split('"""', 2)[2].strip()
             return f"# {Path(name).name}\n\n{about}\n\n```python\n{source}\n```\n\n[What it shows](examples.md)\n"
         case _:
-            return turned(text, "", "docs/")
+            return with_citations(turned(text, "", "docs/"), "")
 
 
 def turned(markdown: str, up: str, docs: str) -> str:
@@ -113,21 +113,23 @@ def turned(markdown: str, up: str, docs: str) -> str:
     return markdown.replace(f"]({up}{docs}", "](") if docs else markdown
 
 
-def with_citations(markdown: str) -> str:
-    """Return a page below reference/ whose citations of documents and papers are links."""
+def with_citations(markdown: str, up: str) -> str:
+    """Return a page whose citations of documents and papers are links; `up` leads from it to the documents."""
     parts = NO_PROSE.split(markdown)
-    parts[::2] = [ARXIV.sub(r"[\g<0>](https://arxiv.org/abs/\1)", CITED.sub(linked, part)) for part in parts[::2]]
+    for place in range(0, len(parts), 2):
+        cited = CITED.sub(lambda found: linked(found, up), parts[place])
+        parts[place] = ARXIV.sub(r"[\g<0>](https://arxiv.org/abs/\1)", cited)
     return "".join(parts)
 
 
-def linked(found: re.Match[str]) -> str:
+def linked(found: re.Match[str], up: str) -> str:
     """Return a citation as links: one to each place of the theory, or one to the document."""
     document, places = found.groups()
     if document != "theory" or not places:
-        return f"[{document}](../{document}.md){places}"
+        return f"[{document}]({up}{document}.md){places}"
     anchors = places_of_the_theory()
-    each = PLACE.sub(lambda place: f"[{place[0]}](../theory.md#{anchors[place[0]]})", places)
-    return f"[theory](../theory.md){each}"
+    each = PLACE.sub(lambda place: f"[{place[0]}]({up}theory.md#{anchors[place[0]]})", places)
+    return f"[theory]({up}theory.md){each}"
 
 
 def places_of_the_theory() -> dict[str, str]:

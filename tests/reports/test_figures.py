@@ -10,6 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stepscope.diagnostics.conditions import block_edges
 from stepscope.diagnostics.diagnosis import diagnose
@@ -34,6 +36,7 @@ from stepscope.reports.legible import tell_apart
 from stepscope.reports.numerals import fixed, interval, number, sentence, typeset, whole
 from stepscope.reports.plates import comparison, plates
 from stepscope.reports.svg import to_svg
+from stepscope.reports.theme import log_values
 
 NAN, INF = math.nan, math.inf
 
@@ -389,3 +392,30 @@ def test_symbols_are_set_and_names_left_alone(plain, set_):
 )  # fmt: skip
 def test_sentences_begin_and_end(text, expected):
     assert sentence(text) == expected
+
+
+# --- axes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((1e-3, 1e3), ["0.001", "0.01", "0.1", "1", "10", "100", "1000"]),
+        ((1.0, 40.0), ["1", "2", "5", "10", "20", "50"]),
+        ((1.0, 2.0), ["0.7", "1", "1.5", "2", "3"]),
+        ((2e-5, 4e-5), ["1.5·10⁻⁵", "2·10⁻⁵", "3·10⁻⁵", "5·10⁻⁵"]),
+    ],
+)
+def test_a_logarithmic_axis_has_numbers_enough_to_be_read(values, expected):
+    _, ax = axes()
+    assert log_values(ax, values)
+    low, high = ax.get_ylim()
+    shown = [tick for tick in ax.get_yticks() if low <= tick <= high]
+    assert [ax.yaxis.get_major_formatter()(tick) for tick in shown] == expected
+
+
+@settings(max_examples=60)
+@given(st.lists(st.floats(min_value=5e-324, allow_infinity=True, allow_nan=False), min_size=1, max_size=3))
+def test_any_positive_numbers_have_an_axis(values):
+    text = to_svg(partial(log_values, values=values), "k", "any")
+    assert text.startswith("<svg")

@@ -234,6 +234,7 @@ def test_the_time_line_has_alerts_first_and_their_windows(make):
     trace.events = [
         Event(10, "skipped", "no gradient"),
         Event(400, "alert", ALERT, "layer0.weight"),
+        Event(400, "surge", "what the alert says already"),
         Event(2000, "resumed", "reopened"),
         Event(2500, "alert", "long step: far"),
         Event(9000, "alert", ALERT),

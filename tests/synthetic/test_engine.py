@@ -140,6 +140,10 @@ def test_a_diverging_run_is_told():
     trace = simulate(Problem([x**2], start=1.0), "sgd", 3000, 1.5)
     assert not np.isfinite(trace.x).all()
     assert trace.diagnose().verdict == "unstable"
+    loss = trace.scalars["loss"]
+    finite = np.isfinite(loss.last)
+    assert loss.count[-1] == finite.sum() < len(finite)
+    assert not np.isfinite(loss.means()[~finite]).any()
 
 
 @pytest.mark.parametrize(
