@@ -14,9 +14,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DRIFT, EVEN, WALK, STATIONARY, CYCLE = 0.0, 60.0, 90.0, 120.0, 180.0
 """Straight on; drift and noise of equal energy; a random walk; scatter about a point; back and forth."""
@@ -39,14 +40,15 @@ class Projection:
     def __init__(self, dimension: int = DIMENSION, seed: int = 0) -> None:
         self.dimension, self.seed = dimension, seed
 
-    @torch.no_grad()
     def __call__(self, tensors: Iterable[Tensor]) -> Tensor:
         """Return the image of all tensors together, `(dimension,)` of float64; complex ones count as pairs."""
+        import torch  # who draws angles wants the levels alone
+
         image = torch.zeros(self.dimension, dtype=torch.float64, device="cpu")
         for number, tensor in enumerate(tensors):
-            values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+            values = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
             source = torch.Generator("cpu").manual_seed(self.seed + 7919 * number)
-            for piece in torch.split(values.detach().reshape(-1), PIECE):
+            for piece in torch.split(values.reshape(-1), PIECE):
                 # Drawn on the host: another device would draw other places.
                 drawn, here = (
                     torch.randint(2 * self.dimension, piece.shape, generator=source, device="cpu"),

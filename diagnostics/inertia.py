@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .watcher import FAILURES, Watcher, few
-
 if TYPE_CHECKING:
     from .recorder import Recorder
+    from .watcher import Watcher
 
 Array = NDArray[np.float64]
 
@@ -38,6 +37,8 @@ def momentum(energy: Array, weights: Array) -> Array:
 
 def inertia(recorder: Recorder) -> dict[str, float]:
     """Return quantiles of β1 over all coordinates, and the share that is 0; nothing where there is no second moment."""
+    from .watcher import few  # who draws β1 wants its levels alone
+
     whole = few(recorder.watchers)
     known = [(w, energy) for w in recorder.watchers if len(energy := energy_of(w, whole))]
     if not known:
@@ -56,6 +57,8 @@ def inertia(recorder: Recorder) -> dict[str, float]:
 
 def energy_of(w: Watcher, whole: bool) -> Array:
     """Return v̂ at a sample of a tensor's coordinates; of none where there is no v̂ or it is no size of the gradient."""
+    from .watcher import FAILURES
+
     scale = float(w.accumulator.then[2])
     if w.reader is None or not w.gauges or scale == 0.0:
         return np.empty(0)

@@ -11,14 +11,15 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from .angular_velocity import DIMENSION, AngularVelocity, Projection
-from .watcher import Watcher, few
 
 if TYPE_CHECKING:
+    import torch
+
     from .recorder import Recorder
+    from .watcher import Watcher
 
 Array = NDArray[np.float64]
 
@@ -49,6 +50,10 @@ class Travel:
 
     def __call__(self, recorder: Recorder) -> dict[str, float]:
         """Return the angle over each stride in degrees, as far as the path reaches back."""
+        import torch  # who draws angles wants the strides alone
+
+        from .watcher import few
+
         whole = few(recorder.watchers)
         parts = [own(w) if whole else lead(w) for w in recorder.watchers if w.intact()]
         theta = torch.from_numpy(np.concatenate([np.zeros(0), *parts]))

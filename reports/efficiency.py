@@ -19,7 +19,8 @@ from .axes import both_ways, plain_numbers
 from .evidence import NAME
 from .figures import thin
 from .legible import tell_apart
-from .maps import MOMENTS, ROWS, Shade, along, draw_map, edges, spans
+from .maps import MOMENTS, ROWS, Shade, along, draw_map, edges
+from .mosaic import spans
 from .theme import BLUE, MUTED, VERMILLION, WASH, label_ends, say
 
 if TYPE_CHECKING:

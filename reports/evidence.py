@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,8 +192,7 @@ def draw_forest(data: Forest, ax: Axes) -> None:
         ax.axvline(mark, color=MUTED, linewidth=1.0, linestyle="--" if mark else "-")
         aside = (3 if side == "left" else -3, 0)  # of the line, in points
         ax.annotate(word, (mark, -1.0), aside, textcoords="offset points", color=MUTED, fontsize=9, ha=side, va="top")
-    for row in range(rows):
-        _whisker(data, row, ax)
+    _whiskers(data, ax)
     ax.set_yticks(range(rows), [shorten(name, NAME) for name in data.names], color=INK)
     ax.tick_params(axis="y", length=0)
     ax.grid(False, axis="y")
@@ -217,18 +216,23 @@ def _rho_axis(data: Forest, ax: Axes) -> None:
     ax.set_xlabel("ρ")
 
 
-def _whisker(data: Forest, row: int, ax: Axes) -> None:
-    low, high, colour = data.low[row], data.high[row], TONES[data.decisions[row]]
-    if not math.isfinite(low) and not math.isfinite(high):
+def _whiskers(data: Forest, ax: Axes) -> None:
+    """Draw each ρ in its interval, with an arrow at an end that is unbounded; in words where both are."""
+    edges, rows = ax.get_xlim(), np.arange(len(data.names))
+    colours = [TONES[decision] for decision in data.decisions]
+    known = np.isfinite(data.low) | np.isfinite(data.high)
+    shown = [colours[row] for row in rows[known]]
+    low, high = np.maximum(data.low, edges[0])[known], np.minimum(data.high, edges[1])[known]
+    ax.hlines(rows[known], low, high, colors=shown, linewidth=2.2)
+    ax.scatter(data.rho[known], rows[known], c=shown, s=42, zorder=2.1)
+    for row in rows[~known]:
         place, side = _beside_the_marks(ax, uphill=data.decisions[row] is HarmDecision.HARMFUL)
-        ax.text(place, row, data.words[row], transform=ax.get_yaxis_transform(), color=colour, ha=side, va="center")
-        return
-    edges = ax.get_xlim()
-    ax.plot([max(low, edges[0]), min(high, edges[1])], [row, row], color=colour, linewidth=2.2)
-    for end, edge, arrow in ((low, edges[0], "<"), (high, edges[1], ">")):
-        if math.isinf(end):
-            ax.plot([edge], [row], arrow, color=colour, markersize=6, clip_on=False)
-    ax.plot([data.rho[row]], [row], "o", color=colour, markersize=6.5)
+        words: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": side, "va": "center"}
+        ax.text(place, row, data.words[row], color=colours[row], **words)
+    for ends, edge, arrow in ((data.low, edges[0], "<"), (data.high, edges[1], ">")):
+        for row in rows[known & np.isinf(ends)]:
+            ax.plot([edge], [row], arrow, color=colours[row], markersize=6, clip_on=False)
+    ax.set_xlim(edges)
 
 
 def _beside_the_marks(ax: Axes, *, uphill: bool) -> tuple[float, str]:

@@ -16,7 +16,20 @@ from ..diagnostics.trace import Scalars, Trace
 from .axes import draw_band
 from .legible import shorten, tell_apart
 from .numerals import count, number
-from .theme import BLUE, GREEN, INK, ORANGE, SERIES, SKY, VERMILLION, label_ends, log_steps, log_values, say
+from .theme import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    SERIES,
+    SKY,
+    VERMILLION,
+    label_ends,
+    legend_below,
+    log_steps,
+    log_values,
+    say,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,7 +139,7 @@ def draw_stepsizes(data: Stepsizes, ax: Axes) -> None:
     ax.plot(data.steps, np.maximum(median, ax.get_ylim()[0]), color=BLUE, label="median")
     ax.plot(data.steps, np.where(lr > 0, lr, np.nan), "--", color=INK, linewidth=1.1, label="lr")
     ax.set_title(shorten(data.name, 34))
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=4)
+    legend_below(ax, 4)
     return None
 
 
@@ -158,7 +171,7 @@ def draw_lengths(data: Lengths, ax: Axes) -> None:
     names = tell_apart(list(usable), 18)
     for name, curve, colour in zip(names, usable.values(), SERIES, strict=False):
         ax.plot(data.steps, curve, color=colour, linewidth=1.1, label=name)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3)
+    legend_below(ax, 3)
     return None
 
 
@@ -259,5 +272,5 @@ def draw_rises(data: Rises, ax: Axes) -> None:
     ax.plot(middle, data.rising, "-o", color=INK, markersize=3.5, linewidth=1.1, label="share that rose")
     ax.set_ylim(0, 1.03)
     ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=4)
+    legend_below(ax, 2)
     return None

@@ -17,21 +17,29 @@ LEAST = 0.05
 """The share of a figure that a frame keeps, however long the words."""
 
 
-def fit(ax: Axes, box: Box, renderer: RendererBase | None = None) -> None:
-    """Move the frame of axes inwards by what stands out of its box, and outwards by what is left.
+USUAL = (0.12, 0.16, 0.08, 0.08)
+"""Shares of the box that most drawings need left of their frame, below, right of it and above."""
 
-    Twice, as the first move can change which numbers stand along an axis. A title that is longer than the frame
-    moves nothing.
+
+def fit(ax: Axes, box: Box, renderer: RendererBase | None = None) -> None:
+    """Move the frame of axes so that what stands around it ends where the box does.
+
+    A title that is longer than the frame moves nothing. What stands around must stand at a distance of so many points,
+    not at shares of the frame, and be no wider than it: then one look at it is enough.
     """
     figure = ax.get_figure(root=True)
     assert figure is not None
     for line in list(ax.lines):
         if not np.size(line.get_xdata()):  # it would count as a point in the corner of the figure
             line.remove()
-    for _ in range(2):
-        seen = ax.get_tightbbox(renderer, for_layout_only=True)
-        assert seen is not None
-        seen, frame = seen.transformed(figure.transFigure.inverted()), ax.get_position()
-        x0, y0 = box[0] + frame.x0 - seen.x0, box[1] + frame.y0 - seen.y0
-        x1, y1 = box[2] - (seen.x1 - frame.x1), box[3] - (seen.y1 - frame.y1)
-        ax.set_position((x0, y0, max(x1 - x0, LEAST), max(y1 - y0, LEAST)))
+    width, height = box[2] - box[0], box[3] - box[1]
+    left, below, right, above = USUAL
+    ax.set_position(
+        (box[0] + left * width, box[1] + below * height, (1 - left - right) * width, (1 - below - above) * height)
+    )
+    seen = ax.get_tightbbox(renderer, for_layout_only=True)
+    assert seen is not None
+    seen, frame = seen.transformed(figure.transFigure.inverted()), ax.get_position()
+    x0, y0 = box[0] + frame.x0 - seen.x0, box[1] + frame.y0 - seen.y0
+    x1, y1 = box[2] - (seen.x1 - frame.x1), box[3] - (seen.y1 - frame.y1)
+    ax.set_position((x0, y0, max(x1 - x0, LEAST), max(y1 - y0, LEAST)))

@@ -25,7 +25,7 @@ from .evidence import NAME, Forest, draw_forest
 from .figures import largest, thin
 from .legible import tell_apart
 from .numerals import interval
-from .theme import BLUE, INK, MUTED, SERIES, VERMILLION, WIDE, label_ends, log_steps, log_values, say
+from .theme import BLUE, INK, MUTED, SERIES, VERMILLION, WIDE, label_ends, legend_below, log_steps, log_values, say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,7 +90,7 @@ def draw_angles(data: Lines, ax: Axes) -> None:
     whole_steps(ax)
     ax.set_title("turn from stretch to stretch")
     _levels(ax, {level: (words, MUTED) for level, words in ANGLES.items()})
-    _legend(ax, 3)
+    legend_below(ax, 3)
 
 
 def certainties(trace: Trace) -> Lines:
@@ -106,7 +106,7 @@ def draw_certainties(data: Lines, ax: Axes) -> None:
     _several(data, ax)
     ax.set_title("conformity")
     _levels(ax, {agreement.NOISE: ("noise", VERMILLION), agreement.CERTAIN: ("certain", MUTED)})
-    _legend(ax, 3)
+    legend_below(ax, 3)
 
 
 def momenta(trace: Trace) -> Lines:
@@ -125,7 +125,7 @@ def draw_momenta(data: Lines, ax: Axes) -> None:
         ax.plot(steps, values, "--" if share else "-", color=VERMILLION if share else BLUE, linewidth=width, label=name)
     ax.set_title("β1 as Adai would set it")
     _levels(ax, {inertia.EVEN: ("even", MUTED)})
-    _legend(ax, 4)
+    legend_below(ax, 4)
 
 
 def alignments(trace: Trace) -> Lines:
@@ -151,7 +151,7 @@ def draw_alignments(data: Lines, ax: Axes) -> None:
         ax.plot(steps, cosines, color=colour, linewidth=1.1, label=name)
     ax.set_title("cosine of step and −gradient")
     _levels(ax, {1.0: ("along", MUTED), 0.0: ("across", VERMILLION)})
-    _legend(ax, 3)
+    legend_below(ax, 3)
 
 
 def rates(trace: Trace) -> Lines:
@@ -177,7 +177,8 @@ def draw_rates(data: Lines, ax: Axes) -> None:
         shown = np.where(curve > 0, curve, np.nan)
         ax.plot(steps, shown, "--" if i % 2 else "-", color=SERIES[i // 2], linewidth=1.0 if i % 2 else 1.6, label=name)
     ax.set_title("learning rate and effective learning rate")
-    return _legend(ax, 2)
+    legend_below(ax, 2)
+    return None
 
 
 def couplings(found: Sequence[Coupling], limit: int = ROWS) -> Forest:
@@ -219,7 +220,7 @@ def draw_losses_to_float16(data: Lines, ax: Axes) -> None:
         ax.plot(steps, shown, "-o", markersize=2.5, color=colour, linewidth=1.1, label=name)
     ax.set_title("share of the gradients below 2⁻²⁴")
     _levels(ax, {ACCEPTED: ("accepted", MUTED)})
-    _legend(ax, 3)
+    legend_below(ax, 3)
 
 
 def _several(data: Lines, ax: Axes) -> None:
@@ -234,10 +235,6 @@ def _levels(ax: Axes, levels: dict[float, tuple[str, str]]) -> None:
     for level, (_, colour) in levels.items():
         ax.axhline(level, color=colour, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1.5)
     label_ends(ax, [(level, words, colour) for level, (words, colour) in levels.items()])
-
-
-def _legend(ax: Axes, columns: int) -> None:
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=columns)
 
 
 class Question(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from ..diagnostics.limits import limits as limits_of
 from ..diagnostics.trace import Trace
 from .figures import largest
 from .legible import tell_apart
+from .mosaic import Box, draw_boxes
 from .numerals import percent, typeset
 from .theme import INK, MUTED, SKY, VERMILLION, WASH, WIDE, log_steps, say
 
@@ -96,13 +97,45 @@ def draw_strips(data: Strips, ax: Axes) -> None:
     if len(data.edges) == 0:
         return say(ax, "Too little is recorded yet.")
     log_steps(ax, data.edges)
+    bars = Bars()
     for row, (cause, takes) in enumerate(TAKES.items()):
         foot = float(len(TAKES) - 1 - row)
         _words(ax, foot, cause, takes, data.shares[row], bool(data.limiting[row, -1]))
-        for i, share in enumerate(data.shares[row]):
-            _fill(ax, data.edges[i : i + 2], foot, share, FROM[cause], bool(data.limiting[row, i]))
+        for left, right, share, limits in zip(
+            data.edges[:-1], data.edges[1:], data.shares[row], data.limiting[row], strict=True
+        ):
+            if math.isfinite(share):
+                mark = foot + HEIGHT * FROM[cause]
+                top = foot + HEIGHT * share
+                bars.add((left, right, foot, foot + HEIGHT), (left, right, foot, top), limits=limits)
+                bars.marks.append(((left, mark), (right, mark)))
+    bars.draw(ax, 0.8)
     _bare(ax, len(TAKES))
     return None
+
+
+@dataclass
+class Bars:
+    """Bars that a share fills in part, and the marks across them, gathered to be drawn all at once."""
+
+    whole: list[Box] = field(default_factory=list)
+    filled: list[Box] = field(default_factory=list)
+    limiting: list[Box] = field(default_factory=list)
+    marks: list[tuple[tuple[float, float], tuple[float, float]]] = field(default_factory=list)
+
+    def add(self, whole: Box, filled: Box, *, limits: bool) -> None:
+        """Add a bar."""
+        self.whole.append(whole)
+        (self.limiting if limits else self.filled).append(filled)
+
+    def draw(self, ax: Axes, opacity: float) -> None:
+        """Draw the bars: orange where a share limits the run, else blue."""
+        from matplotlib.collections import LineCollection
+
+        draw_boxes(self.whole, WASH, 1.0, ax)
+        draw_boxes(self.filled, SKY, opacity, ax)
+        draw_boxes(self.limiting, VERMILLION, opacity, ax)
+        ax.add_collection(LineCollection(self.marks, colors=MUTED, linewidths=0.8, linestyles=[(0, (3, 3))]))
 
 
 def _words(ax: Axes, foot: float, cause: Limit, takes: str, shares: Array, limits: bool) -> None:
@@ -122,14 +155,6 @@ def _words(ax: Axes, foot: float, cause: Limit, takes: str, shares: Array, limit
         ax.text(0.0, foot + HEIGHT / 2, missing, color=MUTED, fontsize=9, va="center", **inside)
 
 
-def _fill(ax: Axes, span: Array, foot: float, share: float, threshold: float, limits: bool) -> None:
-    if not math.isfinite(share):
-        return
-    ax.fill_between(span, foot, foot + HEIGHT, color=WASH, linewidth=0)
-    ax.fill_between(span, foot, foot + HEIGHT * share, color=VERMILLION if limits else SKY, alpha=0.8, linewidth=0)
-    ax.plot(span, [foot + HEIGHT * threshold] * 2, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
-
-
 def _bare(ax: Axes, rows: int) -> None:
     """Leave the rows without a scale of their own."""
     ax.set_ylim(-0.06, rows)
@@ -142,13 +167,21 @@ def draw_cells(data: Cells, ax: Axes) -> None:
     """Draw a row per tensor and a cell per cause, filled from the left by its share."""
     if not data.names:
         return say(ax, "No tensor has a share to show.")
-    rows, gap = len(data.names), 0.08
+    rows, gap, bars = len(data.names), 0.08, Bars()
+    width = 1 - gap
     for row, name in enumerate(data.names):
-        foot = float(rows - 1 - row)
+        foot, middle, top = rows - 1 - row + HEIGHT * np.array([0.0, 0.5, 1.0])
         for column, cause in enumerate(BY_TENSOR):
-            share, limits = float(data.shares[row, column]), bool(data.limiting[row, column])
-            _cell(ax, column + gap, foot, 1 - gap, share, FROM[cause], limits)
-        ax.text(-0.02, foot + HEIGHT / 2, name, color=INK, va="center", ha="right", transform=ax.transData)
+            share, left = float(data.shares[row, column]), column + gap
+            if not math.isfinite(share):
+                ax.text(left + width / 2, middle, "–", color=MUTED, va="center", ha="center")
+                continue
+            mark, limits = left + FROM[cause] * width, bool(data.limiting[row, column])
+            bars.add((left, left + width, foot, top), (left, left + share * width, foot, top), limits=limits)
+            bars.marks.append(((mark, foot), (mark, top)))
+            ax.text(left + width - 0.03, middle, percent(share), color=INK, va="center", ha="right", fontsize=9)
+        ax.text(-0.02, middle, name, color=INK, va="center", ha="right", transform=ax.transData)
+    bars.draw(ax, 0.4)  # pale, as words stand on it
     _bare(ax, rows)
     ax.set_xlim(0, len(BY_TENSOR))
     ax.spines["bottom"].set_visible(False)
@@ -156,16 +189,6 @@ def draw_cells(data: Cells, ax: Axes) -> None:
     ax.set_xticks([column + (1 + gap) / 2 for column in range(len(BY_TENSOR))], [str(cause) for cause in BY_TENSOR])
     ax.tick_params(axis="x", length=0, labelcolor=INK)
     return None
-
-
-def _cell(ax: Axes, left: float, foot: float, width: float, share: float, threshold: float, limits: bool) -> None:
-    if not math.isfinite(share):
-        ax.text(left + width / 2, foot + HEIGHT / 2, "–", color=MUTED, va="center", ha="center")
-        return
-    for part, colour, alpha in ((1.0, WASH, 1.0), (share, VERMILLION if limits else SKY, 0.8)):
-        ax.fill_between([left, left + part * width], foot, foot + HEIGHT, color=colour, alpha=alpha, linewidth=0)
-    ax.plot([left + threshold * width] * 2, [foot, foot + HEIGHT], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
-    ax.text(left + width - 0.03, foot + HEIGHT / 2, percent(share), color=INK, va="center", ha="right", fontsize=9)
 
 
 CAPTION = (

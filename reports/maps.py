@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .axes import whole_steps
-from .theme import INK, MUTED, WIDE, log_steps, tick
+from .mosaic import boxes_of, draw_boxes
+from .theme import INK, MUTED, WIDE, legend_below, log_steps, tick
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,18 +42,15 @@ def draw_map(
 ) -> None:
     """Draw `values`, `(names, steps)`, as fields; a dot where one is in no shade, as NaN is."""
     from matplotlib.patches import Patch
-    from matplotlib.transforms import ScaledTranslation
 
     borders, told = edges(steps), np.zeros(values.shape, np.bool_)
+    low = np.arange(len(names)) - np.float64(0.42)
     along(ax, borders[0], borders[-1])
     ax.set_xlim(borders[0], borders[-1])
     for shade in shades:
         chosen = (values >= shade.low) & (values < shade.high)
         told |= chosen
-        for row, fields in enumerate(chosen):  # neighbouring fields of one shade are one bar
-            bars = [(borders[first], borders[last] - borders[first]) for first, last in spans(fields)]
-            if bars:
-                ax.broken_barh(bars, (row - 0.42, 0.84), facecolor=shade.colour, alpha=shade.opacity, linewidth=0)
+        draw_boxes(boxes_of(borders, low, low + 0.84, chosen), shade.colour, shade.opacity, ax)
     empty = np.argwhere(~told)
     ax.plot(steps[empty[:, 1]], empty[:, 0], ".", color=MUTED, markersize=2.5)
     ax.set_ylim(len(names) - 0.5, -0.5)
@@ -61,19 +59,13 @@ def draw_map(
     ax.grid(False)
     ax.spines["left"].set_visible(False)
     keys = [Patch(facecolor=shade.colour, alpha=shade.opacity, label=shade.words) for shade in shades]
-    below = ax.transAxes + ScaledTranslation(0, -0.42, ax.figure.dpi_scale_trans)  # the words under the axis
-    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.4, 0), "bbox_transform": below}
-    ax.legend(handles=keys, ncols=columns, handlelength=0.9, **place)
+    legend_below(ax, columns, keys)
 
 
 def along(ax: Axes, first: float, last: float) -> None:
     """Make x an axis of steps, logarithmic where that leaves no empty half."""
-    from matplotlib.ticker import LogLocator
-
     if last >= 8 * first or last == first:
         log_steps(ax, [first, last])
-        if last < 200 * first:  # too few whole decades to read the scale from
-            ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=7))
     else:
         ax.set_xlim(first, last)
         whole_steps(ax)
@@ -86,12 +78,6 @@ def edges(steps: NDArray[np.int64]) -> Array:
         return np.asarray(np.exp(s[0] + np.array([-0.17, 0.17])))
     middles = (s[1:] + s[:-1]) / 2
     return np.asarray(np.exp(np.concatenate([[2 * s[0] - middles[0]], middles, [2 * s[-1] - middles[-1]]])))
-
-
-def spans(chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return the stretches of True as (first, one past the last)."""
-    turns = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(np.int8)))
-    return [(int(a), int(b)) for a, b in zip(turns[::2], turns[1::2], strict=True)]
 
 
 def ranges(values: Array, colour: str, most: int = 6) -> tuple[Shade, ...]:

@@ -1,4 +1,4 @@
-"""Cells in shades: one path for each shade, so that a map is small, sharp at any size, and has no seams."""
+"""Boxes in a colour: one path for all of them, so that a figure is small, sharp at any size, and has no seams."""
 
 from __future__ import annotations
 
@@ -8,34 +8,51 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .maps import Array, spans
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.path import Path
 
+Array = NDArray[np.float64]
+Box = tuple[float, float, float, float]
+"""Left, right, bottom, top."""
 
-def draw_mosaic(x: Array, y: Array, shades: NDArray[np.int64], looks: Sequence[tuple[str, float]], ax: Axes) -> None:
-    """Draw cells between the edges `x` and `y`, each in its shade, `(rows, columns)`: a colour and its opacity."""
+
+def draw_boxes(boxes: Sequence[Box], colour: str, opacity: float, ax: Axes) -> None:
+    """Fill boxes in a colour; nothing where there are none."""
     from matplotlib.patches import PathPatch
 
-    for shade, (colour, opacity) in enumerate(looks):
-        found = outline(x, y, shades == shade)
-        if found is not None:
-            ax.add_patch(PathPatch(found, facecolor=colour, alpha=opacity, linewidth=0))
-    ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    if boxes:
+        ax.add_patch(PathPatch(outline(boxes), facecolor=colour, alpha=opacity, linewidth=0))
 
 
-def outline(x: Array, y: Array, chosen: NDArray[np.bool_]) -> Path | None:
-    """Return the chosen cells as one path, neighbours in a row as one rectangle; None where there are none."""
+def outline(boxes: Sequence[Box]) -> Path:
+    """Return boxes as one path."""
     from matplotlib.path import Path
 
     corners = [
-        [(x[first], low), (x[last], low), (x[last], high), (x[first], high), (x[first], low)]
-        for row, low, high in zip(chosen, y[:-1], y[1:], strict=True)
-        for first, last in spans(row)
+        [(left, low), (right, low), (right, high), (left, high), (left, low)] for left, right, low, high in boxes
     ]
-    if not corners:
-        return None
     codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
     return Path(np.concatenate(corners), codes * len(corners))
+
+
+def draw_mosaic(x: Array, y: Array, shades: NDArray[np.int64], looks: Sequence[tuple[str, float]], ax: Axes) -> None:
+    """Draw cells between the edges `x` and `y`, each in its shade, `(rows, columns)`: a colour and its opacity."""
+    for shade, (colour, opacity) in enumerate(looks):
+        draw_boxes(boxes_of(x, y[:-1], y[1:], shades == shade), colour, opacity, ax)
+    ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+
+
+def boxes_of(x: Array, low: Array, high: Array, chosen: NDArray[np.bool_]) -> list[Box]:
+    """Return the chosen cells between the edges `x`, and from `low` to `high`; neighbours in a row are one box."""
+    return [
+        (float(x[first]), float(x[last]), float(bottom), float(top))
+        for row, bottom, top in zip(chosen, low, high, strict=True)
+        for first, last in spans(row)
+    ]
+
+
+def spans(chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return the stretches of True as (first, one past the last)."""
+    turns = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(np.int8)))
+    return [(int(a), int(b)) for a, b in zip(turns[::2], turns[1::2], strict=True)]

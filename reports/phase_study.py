@@ -22,6 +22,7 @@ from .phases import SYMBOLS, Picture, draw_crossings, draw_distance, draw_ending
 from .plates import Panel, Plate
 from .study import Cell, Part, Study, Table, Word
 from .tables import decay
+from .theme import legend_below
 from .words import Answer
 
 if TYPE_CHECKING:
@@ -268,7 +269,7 @@ def _panel(data: Picture) -> Panel:
 
 def _endings_with_legend(data: Picture, ax: Axes) -> None:
     handles = draw_endings(data, ax)
-    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=2)
+    legend_below(ax, 2, handles)
 
 
 def _boundary(phase: Phase, found: Sequence[Crossing]) -> Plate:

@@ -20,7 +20,7 @@ from .legible import name
 from .mosaic import draw_mosaic
 from .numerals import count, number, percent, whole
 from .sheets import sheet
-from .theme import BLUE, INK, MUTED, VERMILLION, WASH, tick
+from .theme import BLUE, INK, MUTED, VERMILLION, WASH, legend_below, tick
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -202,7 +202,7 @@ def draw_crossings(data: Picture, upright: bool, found: Sequence[Crossing], ax: 
     draw = ax.vlines if upright else ax.hlines
     bars = draw(places, low, high, color=BLUE, linewidth=3.0, alpha=0.7, label="measured")
     handles = draw_lines(replace(data, lines=drift), ax)
-    ax.legend(handles=[bars, *handles], loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=2)
+    legend_below(ax, 2, [bars, *handles])
 
 
 def check_format(path: str | Path, more: str = "") -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -13,6 +14,7 @@ from .theme import STYLE, VARIABLES, WIDE, any_letters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_svg import RendererSVG
     from matplotlib.figure import Figure
 
 POINTS = 72
@@ -36,11 +38,19 @@ def to_svg(draw: Callable[[Axes], None], key: str, label: str, size: tuple[float
         ax = figure.subplots()
         draw(ax)
         width, height = PAD / size[0], PAD / size[1]
-        fit(ax, (width, height, 1 - width, 1 - height))
+        fit(ax, (width, height, 1 - width, 1 - height), _ruler())
         text = io.StringIO()
         undated = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(text, format="svg", transparent=True, metadata=undated)
     return _inline(text.getvalue(), key, {"aria-label": label, **scales(figure)})
+
+
+@cache
+def _ruler() -> RendererSVG:
+    """Return what measures words: one for all drawings, as it remembers those that it has met."""
+    from matplotlib.backends.backend_svg import RendererSVG
+
+    return RendererSVG(1, 1, io.StringIO())  # type: ignore[no-untyped-call]
 
 
 def scales(figure: Figure) -> dict[str, str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .numerals import count, number, power_of_ten
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.typing import RcKeyType
 
@@ -145,7 +146,7 @@ def _within_a_decade(low: float, high: float) -> tuple[float, ...]:
     decades = math.log10(high / low)
     if decades < 0.8:
         return 1.0, 1.5, 2.0, 3.0, 5.0, 7.0
-    return (1.0, 2.0, 5.0) if decades < 2.2 else (1.0,)
+    return (1.0, 2.0, 5.0) if decades < 2.4 else (1.0,)
 
 
 def say(ax: Axes, text: str) -> None:
@@ -154,6 +155,12 @@ def say(ax: Axes, text: str) -> None:
     ax.spines[:].set_visible(False)
     ax.axvspan(0, 1, color=WASH, linewidth=0)
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=MUTED, wrap=True, in_layout=False)
+
+
+def legend_below(ax: Axes, columns: int, handles: Sequence[Artist] | None = None) -> None:
+    """Put the legend under the numbers and the name of the x axis."""
+    shown = ax.get_legend_handles_labels()[0] if handles is None else handles
+    ax.legend(handles=shown, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, 0.0), borderaxespad=3.6)
 
 
 def label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]], gap: float = 0.075) -> None:

@@ -71,7 +71,7 @@ def make_trace(
         meta={
             "format": 1,
             "optimizer": "torch.optim.adam.Adam",
-            "hyperparameters": [{"lr": 0.1, "betas": [0.9, 0.99], "amsgrad": False}],
+            "hyperparameters": [{"lr": 0.1, "betas": [0.9, 0.99], "eps": 1e-8, "amsgrad": False}],
             "coordinates": "all",
             "seed": 0,
             "versions": {"stepscope": "0.1.0"},

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from stepscope.diagnostics.diagnosis import diagnose
 from stepscope.diagnostics.drift import HarmDecision
@@ -26,7 +27,8 @@ from stepscope.reports.efficiency import (
     fields,
 )
 from stepscope.reports.evidence import judged
-from stepscope.reports.maps import edges, spans
+from stepscope.reports.maps import edges
+from stepscope.reports.mosaic import spans
 from stepscope.reports.svg import to_svg
 from stepscope.reports.together import draw_efficiencies, draw_losses, efficiencies, losses
 
@@ -159,14 +161,17 @@ def test_the_last_column_counts_only_what_the_harm_test_resolved(make):
     assert data.rho[:, 0] == pytest.approx([0.9, 0.9, 0.9])
 
 
-def test_neighbouring_fields_of_one_shade_are_one_bar():
+def test_the_fields_of_a_shade_are_one_path_and_neighbours_are_one_box():
     steady = Fields(("a",), 2 ** np.arange(4, 14), np.full((1, 10), 0.9), 0)
     changing = Fields(("a",), 2 ** np.arange(4, 14), np.tile([0.9, 0.1], 5)[None], 0)
 
-    def paths(data):
-        return to_svg(partial(draw_fields, data), "k", "ρ").count("<path")
+    def boxes(data):
+        ax = Figure().subplots()
+        draw_fields(data, ax)
+        return [len(patch.get_path().vertices) // 5 for patch in ax.patches]
 
-    assert paths(changing) - paths(steady) >= 8
+    assert boxes(steady) == [1]
+    assert boxes(changing) == [5, 5]
 
 
 def test_a_dot_for_each_field_that_was_not_resolved():

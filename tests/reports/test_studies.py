@@ -20,7 +20,7 @@ from stepscope.diagnostics.conditions import Decision
 from stepscope.diagnostics.drift import HarmDecision
 from stepscope.reports import cli
 from stepscope.reports.formats import PHASE, is_ours, save_phase, save_suite
-from stepscope.reports.mosaic import outline
+from stepscope.reports.mosaic import boxes_of, outline
 from stepscope.reports.page import study_html
 from stepscope.reports.phase_study import phase_study
 from stepscope.reports.study_markdown import study_markdown
@@ -234,11 +234,12 @@ def test_theory_and_measurement_agree_where_the_run_is_long():
 
 def test_the_cells_of_a_shade_are_one_path():
     chosen = np.array([[True, True, False], [False, False, True]])
-    path = outline(np.arange(4.0), np.arange(3.0), chosen)
+    boxes = boxes_of(np.arange(4.0), np.arange(2.0), np.arange(1.0, 3.0), chosen)
+    assert boxes == [(0, 2, 0, 1), (2, 3, 1, 2)]
+    path = outline(boxes)
     assert len(path.vertices) == 2 * 5  # two rectangles
     assert path.contains_point((1.0, 0.5))
     assert not path.contains_point((2.5, 0.5))
-    assert outline(np.arange(4.0), np.arange(3.0), ~chosen & chosen) is None
 
 
 # --- every form -------------------------------------------------------------------------------------------------
