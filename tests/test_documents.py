@@ -18,6 +18,7 @@ from stepscope.reports import cli
 from stepscope.synthetic import ONLINE
 
 ROOT = Path(__file__).parents[1]
+LONG = ("README.md", "start.md", "report.md", "faq.md", "figures.md", "logging.md", "report_formats.md", "compare.md")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CITATION = re.compile(r"docs/theory\.md ((?:\d+(?:\.\d+)?|[PR]\d+|and|[,\-– ])+)")
@@ -47,8 +48,7 @@ def first_cells(markdown):
 
 def a_case(document):
     """The examples of these take longest: they train, judge, report and play suites."""
-    slow = document.name in ("README.md", "start.md", "report.md", "faq.md", "figures.md")
-    return pytest.param(document, marks=pytest.mark.slow) if slow else document
+    return pytest.param(document, marks=pytest.mark.slow) if document.name in LONG else document
 
 
 # What the packages in docs/logging.md do themselves: Lightning 2.6 asks torch for the leaves of a tree, and MLflow asks

@@ -526,6 +526,7 @@ def test_the_signals_against_their_slow_twin(seed, spread, trend, burst, gauged)
         assert fast.flags[0] == slow.look(rms2[k], g2[k], lr[k], gauged), k
 
 
+@pytest.mark.slow
 def test_the_rate_of_false_surges_is_the_one_that_theory_gives():
     """Of independent Pareto steps of tail index α, k pass F times the largest of n once in F^(αk)·C(n+k, k).
 

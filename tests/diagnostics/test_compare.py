@@ -246,6 +246,7 @@ def test_a_loss_that_a_switch_sends_off_is_told():
     assert partings[LOSS].here > 2 * partings[LOSS].there
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [40, 200])
 @pytest.mark.parametrize("settings", [{}, {"lr": 0.1, "betas": (0.5, 0.9), "batch": 4}], ids=str)
 def test_branches_that_only_draw_other_batches_do_not_part(at, settings):

@@ -255,6 +255,7 @@ CELLS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SQRT)
 @pytest.mark.parametrize(("problem", "falls", "beta2", "expected"), CELLS, ids=[f"{c[0]}-{c[1]}" for c in CELLS])
 def test_the_table_of_cells(worlds, problem, falls, beta2, expected, method):

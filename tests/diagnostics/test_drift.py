@@ -223,6 +223,7 @@ def test_the_interval_covers_rho(rho, coords):
     assert alarms >= 0.9 if rho < 0 else alarms <= 0.005
 
 
+@pytest.mark.slow
 def test_noise_balls_raise_no_alarm(worlds):
     """Gradients that cancel from stretch to stretch make U(g, g) negative: neither U nor 4 U is a speed."""
     for seed in range(30):
@@ -272,6 +273,7 @@ def test_reddis_first_theorem(worlds):
     assert harm.decision is HARMFUL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["adam", "amsgrad"])
 def test_reddis_stochastic_game_drowns_in_noise(worlds, method):
     """The mean gradient is 0.2 and its standard error over half of the run 0.26: nobody can tell its sign."""

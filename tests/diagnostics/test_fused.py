@@ -69,7 +69,7 @@ def tensors(draw):
     return v, g
 
 
-@pytest.mark.parametrize("module", [None, "triton"])
+@pytest.mark.parametrize("module", [None, pytest.param("triton", marks=pytest.mark.slow)])
 @settings(max_examples=25)
 @given(pairs=st.lists(tensors(), min_size=1, max_size=2), t=st.sampled_from([1, 2, 30, 5000]), fresh=st.booleans())
 def test_the_sums_are_those_of_the_compiled_loop(module, pairs, t, fresh):

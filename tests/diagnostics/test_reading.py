@@ -78,7 +78,7 @@ def kill_in_the_middle(writer: subprocess.Popen[bytes], delay: float) -> int:
     return int(reported[: reported.rindex(b"\n")].split(b"\n")[-1])
 
 
-@pytest.mark.parametrize(("name", "kills"), [(SQLITE, 20), (LINES, 6)])
+@pytest.mark.parametrize(("name", "kills"), [pytest.param(SQLITE, 20, marks=pytest.mark.slow), (LINES, 6)])
 def test_a_killed_writer_loses_nothing_that_was_committed(name: str, kills: int, tmp_path: Path) -> None:
     """Writers go on with one run one after the other, each is killed at a random moment."""
     rng = np.random.default_rng(7)

@@ -41,6 +41,7 @@ def train(threads_at, dtype=torch.float32):
     return np.array(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_sums_have_the_same_bits_with_any_number_of_threads(dtype, monkeypatch):
     calls = []

@@ -329,6 +329,7 @@ class Collecting(SqliteLog):
         super().commit()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [0, 1], ids=["its own", "that of another"])
 def test_a_monitor_may_be_collected_in_the_thread_that_writes(
     others: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

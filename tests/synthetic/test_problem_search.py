@@ -47,6 +47,7 @@ def test_two_hundred_wells_match_a_grid():
     assert np.abs(problem.mean_gradient(problem.optimum)).max() <= 1e-9
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.integers(-4, 4), st.integers(-4, 4), st.floats(0, 6), st.integers(1, 5)), min_size=2, max_size=4

@@ -136,6 +136,7 @@ def test_critical_beta2(name):
     assert skewness_critical_beta2(*LAWS[name]) == pytest.approx(formula, abs=6e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "short"), [("chen", 0.98210), ("adopt 10", 0.97816)])
 def test_roots_of_a_short_simulation_are_beside_the_mark(name, short):
     """There a long simulation finds a drift that is positive by more than 4.5 standard errors (3e-6).

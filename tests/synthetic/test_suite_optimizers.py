@@ -82,7 +82,7 @@ def test_a_row_is_what_our_own_method_does(kind, name):
     assert row.regret == pytest.approx(regret, rel=1e-9)
 
 
-@pytest.mark.parametrize("kind", FIVE)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind != "Yogi")) for kind in FIVE])
 def test_the_command_prints_a_table_that_says_why_rho_is_missing(kind, capsys):
     """All problems, by the command line: none breaks, and a class without a reader says so."""
     code = cli.main(["suite", f"pytorch_optimizer.{kind}", "--steps", "100"])
