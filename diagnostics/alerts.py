@@ -463,7 +463,7 @@ class Alerts:
             f"from step {harm.first_step} to {harm.last_step} the steps went against the mean gradient: rho is "
             f"{harm.rho:.2g}, with z = {harm.z:.1f}{then}",
             "gradients that are rare and large, which Adam divides by themselves",
-            "raise beta2, or use amsgrad=True, AdaShift or ADOPT, which weigh them in full",
+            "raise beta2, or use amsgrad=True, AdaShift or ADOPT, which weigh rare large gradients in full",
         )
 
     def _reset(self) -> Alert | None:

@@ -218,7 +218,7 @@ def horizon(e: Evidence) -> Finding | None:
         "docs/theory.md 4.1, P5",
         (),
         e.window,
-        "Nothing."
+        NOTHING
         if dies_out
         else "Let the rate end at 0, or compare runs planned for T, 2T and 4T: with a peak ~ 1/sqrt(T) q_T falls.",
     )

@@ -218,8 +218,8 @@ def _harm(d: Diagnosis) -> Answer:
 
 def _changes(d: Diagnosis) -> tuple[str, tuple[str, ...]]:
     """Return how many things there are to try, and each by its number; what other rules would have had has none."""
-    tries = list(dict.fromkeys(f.suggestion for f in d.findings if f.suggestion != NOTHING))
-    lines = (*(f"{place}. {sentence(what)}" for place, what in enumerate(tries, 1)), *_imagined(d))
+    tries = list(dict.fromkeys(sentence(f.suggestion) for f in d.findings if f.suggestion != NOTHING))
+    lines = (*(f"{place}. {what}" for place, what in enumerate(tries, 1)), *_imagined(d))
     return (f"{len(tries)} thing{'s' * (len(tries) > 1)} to try" if tries else "nothing needed"), lines
 
 
