@@ -10,15 +10,18 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from stepscope import Monitor, Trace
+from stepscope.diagnostics.trace import DriftRecord, WhatIfRecord
 from stepscope.reports.formats import FORMATS, render
 
 STEPS = 1_000_000
+Window = TypeVar("Window", DriftRecord, WhatIfRecord)
 
 
 def record(tensors: int, steps: int) -> Trace:
@@ -38,8 +41,6 @@ def record(tensors: int, steps: int) -> Trace:
 
 def stretched(trace: Trace, factor: int) -> Trace:
     """Return a record as if every step had been so many."""
-    last = int(trace.steps[-1])
-    span = {"first_step": (last // 2 + 1) * factor, "last_step": last * factor}
     scalars = {name: replace(one, steps=one.steps * factor) for name, one in trace.scalars.items()}
     assert trace.drift
     assert trace.efficiency
@@ -48,10 +49,14 @@ def stretched(trace: Trace, factor: int) -> Trace:
         trace,
         steps=trace.steps * factor,
         scalars=scalars,
-        drift=replace(trace.drift, **span),
+        drift=_later(trace.drift, factor),
         efficiency=replace(trace.efficiency, steps=trace.efficiency.steps * factor),
-        what_if=replace(trace.what_if, **span),
+        what_if=_later(trace.what_if, factor),
     )
+
+
+def _later(window: Window, factor: int) -> Window:
+    return replace(window, first_step=window.first_step * factor, last_step=window.last_step * factor)
 
 
 def main() -> None:

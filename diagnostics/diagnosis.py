@@ -164,8 +164,8 @@ class Diagnosis:
             for a in told
         ]
         title = (
-            "Other rules on the gradients of this very run (they would have met others), and its own as it was, all on "
-            "the same few coordinates:"
+            "Other rules on the gradients of this very run (they would have met others), and its own as it was, on the "
+            "same few coordinates."
         )
         return [*_wrap(title), *aligned([head, *rows]), ""]
 
@@ -173,7 +173,8 @@ class Diagnosis:
         lines = ["Findings"] if self.findings else ["No findings."]
         told: set[str] = set()
         for number, finding in enumerate(self.findings, start=1):
-            lines += [f"{number}. {finding.title}", *_wrap(finding.text, "   ")]
+            said = any(finding.text == sentence(check.reason) for _, check in self.checks)
+            lines += [f"{number}. {finding.title}", *([] if said else _wrap(finding.text, "   "))]
             if finding.tensors:
                 more = f" and {len(finding.tensors) - 5} more" if len(finding.tensors) > 5 else ""
                 lines += _wrap(f"Tensors: {', '.join(finding.tensors[:5])}{more}.", "   ")

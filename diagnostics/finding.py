@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,3 +37,9 @@ def sentence(text: str) -> str:
 def listed(names: Sequence[str], last: str = "and") -> str:
     """Return names as in a sentence: "a, b and c"."""
     return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else names[0]
+
+
+def rounded_up(steps: int) -> int:
+    """Return a number of steps with two digits that matter: nobody plans 52569 steps."""
+    unit: int = 10 ** max(len(str(steps)) - 2, 0)
+    return math.ceil(steps / unit) * unit

@@ -17,7 +17,7 @@ from .alert import Alert, alerts_of
 from .conditions import GAUSSIAN_RISE, Condition, Decision, Growth
 from .drift import HarmDecision, judge_harm
 from .evidence import Evidence
-from .finding import NOTHING, Finding, listed, sentence
+from .finding import NOTHING, Finding, listed, rounded_up, sentence
 from .findings_record import RECORD_FINDINGS
 from .instability import trace_names
 from .pace import even_products
@@ -211,10 +211,7 @@ def horizon(e: Evidence) -> Finding | None:
         "Finite horizon: the noise of the steps dies out as the learning rate ends"
         if dies_out
         else "Finite horizon: one run cannot test the variance condition",
-        "The rate's schedule ends inside the run, so the condition is read in the steps that are left: b/a goes to 0 "
-        "with them."
-        if dies_out
-        else "A rate whose schedule ends inside the run makes b/a small by itself, which says nothing of the limit.",
+        sentence(e.variance.reason),
         "docs/theory.md 4.1, P5",
         (),
         e.window,
@@ -346,6 +343,7 @@ def not_yet(e: Evidence) -> Finding | None:
     open_ones = {name: check for name, check in checks.items() if check.steps_needed is not None}
     if not open_ones:
         return None
+    needed = max(check.steps_needed or 0 for check in open_ones.values())
     reasons = list(dict.fromkeys(check.reason for check in open_ones.values()))
     if len(reasons) == 1 and len(open_ones) > 1:
         reasons = [f"{listed(list(open_ones))} wait for more steps after step {e.start}"]
@@ -355,9 +353,15 @@ def not_yet(e: Evidence) -> Finding | None:
         "docs/theory.md 4.2",
         (),
         e.window,
-        f"Train at least {max(check.steps_needed or 0 for check in open_ones.values())} more steps, then ask again; "
-        "if you need no certificate, nothing.",
+        f"{_wait(e, needed)}; if you need no certificate, nothing.",
     )
+
+
+def _wait(e: Evidence, needed: int) -> str:
+    """Say what more steps would take; of a rate that has come to its end there are none."""
+    if e.annealed:
+        return f"Plan some {rounded_up(e.window[1] + needed)} steps: this plan has come to its end"
+    return f"Train at least {rounded_up(needed)} more steps, then ask again"
 
 
 def _harmful_tensors(e: Evidence) -> tuple[str, ...]:

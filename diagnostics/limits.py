@@ -178,7 +178,7 @@ def _stepsize(facts: Mapping[str, float]) -> str:
     left, rate = facts["stepsize left"], facts.get("rate left", math.nan)
     schedule = f" The learning rate shrank to {rate:.0%}." if rate < 1 - 1e-6 else ""
     moment = " It is the second moment that grew." if left < 0.9 * rate else ""
-    return f"In the last doubling of the run they shrank to {left:.0%}.{schedule}{moment}"
+    return f"In the last doubling of the run the stepsizes shrank to {left:.0%}.{schedule}{moment}"
 
 
 def _bias(facts: Mapping[str, float]) -> str:
@@ -238,7 +238,8 @@ def _nothing(facts: Mapping[str, float]) -> str:
         if "edge" in facts
         else " Whether there is room for a larger learning rate, `monitor.edge(closure)` would tell."
     )
-    noise = " What its noise costs, a rate that falls would tell." if facts["slope"] < NOISY else ""
+    steady = facts.get("rate left", 1.0) > 0.99
+    noise = " What the noise costs, a rate that falls would tell." if facts["slope"] < NOISY and steady else ""
     return f"{told}{made}.{room}{noise}"
 
 
@@ -259,7 +260,7 @@ TITLES = {
     Limit.UNKNOWN: "What limits this run is not measured.",
 }
 NOISY = 0.8
-"""Below this share of slope noise is worth a word where nothing limits a run."""
+"""Below this share of slope, noise is worth a word where nothing limits a run."""
 EARLIER = {Limit.NOTHING: "no limit was seen"}
 WORDS: dict[Limit, Callable[[Mapping[str, float]], str]] = {
     Limit.PRECISION: _precision,

@@ -273,7 +273,7 @@ class Trace:
         """
         from ..reports.formats import render
 
-        return render([(str(self.meta.get("optimizer", "run")), self)], path)
+        return render([(str(self.meta.get("optimizer", "run")).rpartition(".")[2], self)], path)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return every record as a table indexed by (step, tensor), one column per name in `COLUMNS`."""

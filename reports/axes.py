@@ -139,14 +139,18 @@ def both_ways(ax: Axes, linear: float, low: float, high: float) -> None:
     ax.set_yscale("symlog", linthresh=linear, linscale=1.0)
     ax.set_ylim(*(end + 2 * math.copysign(max(abs(end), linear), side) for end, side in ((low, -1), (high, 1))))
     bottom, top = ax.get_ylim()
-    furthest = max(-bottom, top) / linear
-    marks = [10.0**k for k in range(24)] if furthest > 20 else [1.0, 2.0, 5.0, 10.0, 20.0]
-    marks = [linear * mark for mark in marks if mark <= furthest]
-    marks = marks[:: math.ceil(len(marks) / 4)]
-    shown = [v for v in [*(-mark for mark in marks), 0.0, *marks] if bottom <= v <= top]
+    shown = [linear * mark for mark in signed_marks(bottom / linear, top / linear)]
     ax.yaxis.set_major_locator(FixedLocator(shown))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: "0" if v == 0 else "−" * int(v < 0) + tick(abs(v))))
+
+
+def signed_marks(low: float, high: float) -> list[float]:
+    """Return few round numbers from `low` to `high` for an axis that is linear within ±1 and logarithmic beyond."""
+    furthest = max(-low, high)
+    marks = [1.0, 3.0, 10.0] if furthest <= 30 else [10.0**k for k in range(24) if 10.0**k <= furthest]
+    marks = marks[:: math.ceil(len(marks) / 4)]
+    return [mark for mark in [*(-mark for mark in reversed(marks)), 0.0, *marks] if low <= mark <= high]
 
 
 def plain_numbers(ax: Axes) -> None:

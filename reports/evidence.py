@@ -17,7 +17,7 @@ from ..diagnostics.conditions import MIN_BLOCKS, Condition
 from ..diagnostics.drift import Harm, HarmDecision, judge_harm
 from ..diagnostics.pace import even_products
 from ..diagnostics.trace import Trace
-from .axes import draw_apart
+from .axes import draw_apart, signed_marks
 from .figures import PANELS, block_sums, largest
 from .legible import shorten, tell_apart
 from .numerals import fixed, interval, number
@@ -206,11 +206,10 @@ def _rho_axis(data: Forest, ax: Axes) -> None:
     ends = ends[np.isfinite(ends)]
     left, right = 1.1 * float(ends.min()), 1.1 * float(ends.max())
     if left < -4 or right > 5:
-        marks = [10.0**k for k in range(12)] if max(-left, right) > 20 else [1.0, 2.0, 5.0, 10.0, 20.0]
-        ax.set_xscale("symlog", linthresh=1)
-        ax.xaxis.set_major_locator(FixedLocator([-mark for mark in marks] + [0.0, *marks]))
-        ax.xaxis.set_minor_locator(NullLocator())
         left, right = min(1.5 * left, -1.5), max(1.5 * right, 3.0)
+        ax.set_xscale("symlog", linthresh=1)
+        ax.xaxis.set_major_locator(FixedLocator(signed_marks(left, right)))
+        ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlim(left, right)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     ax.set_xlabel("ρ")
@@ -232,7 +231,6 @@ def _whiskers(data: Forest, ax: Axes) -> None:
     for ends, edge, arrow in ((data.low, edges[0], "<"), (data.high, edges[1], ">")):
         for row in rows[known & np.isinf(ends)]:
             ax.plot([edge], [row], arrow, color=colours[row], markersize=6, clip_on=False)
-    ax.set_xlim(edges)
 
 
 def _beside_the_marks(ax: Axes, *, uphill: bool) -> tuple[float, str]:
@@ -282,7 +280,7 @@ def draw_overlay(data: Overlay, ax: Axes) -> None:
     if not any(map(len, data.t)):
         return say(ax, "Every run is too short to judge.")
     if not np.concatenate(data.values).any():
-        return say(ax, f"{data.name} is 0 in every run.")
+        return say(ax, f"{data.name} is 0 in every run that can be judged.")
     log_values(ax, np.concatenate([*data.values, [1.0]]), margin=2.0)
     log_steps(ax, np.concatenate(data.t))
     curves, ends = [], []

@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.backend_bases import RendererBase
 
-Box = tuple[float, float, float, float]
-"""Left, bottom, right, top, as shares of the figure."""
+Region = tuple[float, float, float, float]
+"""Left, bottom, right and top, as shares of the figure."""
 
 LEAST = 0.05
-"""The share of a figure that a frame keeps, however long the words."""
-
+"""The share of its box that a frame keeps, however long the words."""
 
 USUAL = (0.12, 0.16, 0.08, 0.08)
 """Shares of the box that most drawings need left of their frame, below, right of it and above."""
 
 
-def fit(ax: Axes, box: Box, renderer: RendererBase | None = None) -> None:
+def fit(ax: Axes, box: Region, renderer: RendererBase | None = None) -> None:
     """Move the frame of axes so that what stands around it ends where the box does.
 
     A title that is longer than the frame moves nothing. What stands around must stand at a distance of so many points,
-    not at shares of the frame, and be no wider than it: then one look at it is enough.
+    not at shares of the frame, and be no wider than it: then one look is enough. Beside names that take most of the box
+    what stands on the other side may stand out.
     """
     figure = ax.get_figure(root=True)
     assert figure is not None
@@ -42,4 +42,4 @@ def fit(ax: Axes, box: Box, renderer: RendererBase | None = None) -> None:
     seen, frame = seen.transformed(figure.transFigure.inverted()), ax.get_position()
     x0, y0 = box[0] + frame.x0 - seen.x0, box[1] + frame.y0 - seen.y0
     x1, y1 = box[2] - (seen.x1 - frame.x1), box[3] - (seen.y1 - frame.y1)
-    ax.set_position((x0, y0, max(x1 - x0, LEAST), max(y1 - y0, LEAST)))
+    ax.set_position((x0, y0, max(x1 - x0, LEAST * width), max(y1 - y0, LEAST * height)))

@@ -41,6 +41,11 @@ def gist(chapter: Chapter) -> Gist | None:
     return Gist(sentence(first.title), where, more, when(first), sentence(first.suggestion))
 
 
+def limiting(chapter: Chapter) -> str:
+    """Return what limits a run, and what did before, in sentences."""
+    return sentence(str(chapter.limited))
+
+
 def when(finding: Finding) -> str:
     """Return the steps that a finding concerns, in words; empty where it names none."""
     if finding.steps is None:

@@ -216,7 +216,7 @@ def draw_losses_to_float16(data: Lines, ax: Axes) -> None:
     log_values(ax, np.concatenate([*(curve for _, curve in data.curves.values()), [ACCEPTED, 2 * ACCEPTED]]))
     log_steps(ax, data.steps)
     for (name, (steps, share)), colour in zip(data.curves.items(), SERIES, strict=False):
-        shown = np.where(share > 0, share, np.nan)
+        shown = np.maximum(share, ax.get_ylim()[0])
         ax.plot(steps, shown, "-o", markersize=2.5, color=colour, linewidth=1.1, label=name)
     ax.set_title("share of the gradients below 2⁻²⁴")
     _levels(ax, {ACCEPTED: ("accepted", MUTED)})
@@ -312,7 +312,8 @@ QUESTIONS = (
         "underflow",
         "What would float16 lose?",
         "The share of the watched gradients between 0 and 2⁻²⁴, the smallest number of float16, in the tensors that "
-        "have most at the end. Above the line a loss scale is needed; the record has it as loss_scale.",
+        "have most at the end; on the axis it is 0. Above the line a loss scale is needed; the record has it as "
+        "loss_scale.",
         "gradients too small for float16",
         "No gradient was seen that float16 would lose.",
         losses_to_float16,

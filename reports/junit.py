@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from ..diagnostics.alert import Alert
 from ..diagnostics.diagnosis import Verdict
 from .chapters import Chapter, Contents
-from .gist import alerted, checks, gist
+from .gist import alerted, checks, gist, limiting
 from .numerals import sentence
 from .words import ALARMS
 
@@ -73,7 +73,7 @@ def _findings(chapter: Chapter) -> str:
 def _properties(chapter: Chapter) -> dict[str, str]:
     row, brief = chapter.row, gist(chapter)
     found = {"verdict": str(row.verdict), "rho": row.rho, "optimizer": row.optimizer, "steps": str(row.steps)}
-    found["reached"] = row.final
+    found |= {"reached": row.final, "limits": limiting(chapter)}
     return found | ({"what": brief.what, "to do": brief.to_do} if brief else {})
 
 

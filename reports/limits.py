@@ -107,11 +107,14 @@ def draw_strips(data: Strips, ax: Axes) -> None:
             if math.isfinite(share):
                 mark = foot + HEIGHT * FROM[cause]
                 top = foot + HEIGHT * share
-                bars.add((left, right, foot, foot + HEIGHT), (left, right, foot, top), limits=limits)
-                bars.marks.append(((left, mark), (right, mark)))
+                whole, filled = (left, right, foot, foot + HEIGHT), (left, right, foot, top)
+                bars.add(whole, filled, ((left, mark), (right, mark)), limits=limits)
     bars.draw(ax, 0.8)
     _bare(ax, len(TAKES))
     return None
+
+
+Segment = tuple[tuple[float, float], tuple[float, float]]
 
 
 @dataclass
@@ -121,11 +124,12 @@ class Bars:
     whole: list[Box] = field(default_factory=list)
     filled: list[Box] = field(default_factory=list)
     limiting: list[Box] = field(default_factory=list)
-    marks: list[tuple[tuple[float, float], tuple[float, float]]] = field(default_factory=list)
+    marks: list[Segment] = field(default_factory=list)
 
-    def add(self, whole: Box, filled: Box, *, limits: bool) -> None:
-        """Add a bar."""
+    def add(self, whole: Box, filled: Box, mark: Segment, *, limits: bool) -> None:
+        """Add a bar, the part of it that is filled, and the mark beyond which a share is the larger one."""
         self.whole.append(whole)
+        self.marks.append(mark)
         (self.limiting if limits else self.filled).append(filled)
 
     def draw(self, ax: Axes, opacity: float) -> None:
@@ -177,8 +181,8 @@ def draw_cells(data: Cells, ax: Axes) -> None:
                 ax.text(left + width / 2, middle, "–", color=MUTED, va="center", ha="center")
                 continue
             mark, limits = left + FROM[cause] * width, bool(data.limiting[row, column])
-            bars.add((left, left + width, foot, top), (left, left + share * width, foot, top), limits=limits)
-            bars.marks.append(((mark, foot), (mark, top)))
+            whole, filled = (left, left + width, foot, top), (left, left + share * width, foot, top)
+            bars.add(whole, filled, ((mark, foot), (mark, top)), limits=limits)
             ax.text(left + width - 0.03, middle, percent(share), color=INK, va="center", ha="right", fontsize=9)
         ax.text(-0.02, middle, name, color=INK, va="center", ha="right", transform=ax.transData)
     bars.draw(ax, 0.4)  # pale, as words stand on it

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from .chapters import Chapter, Contents, Front
-from .gist import Gist, checks, gist, when
+from .gist import Gist, checks, gist, limiting, when
 from .legible import shorten
 from .numerals import sentence, whole
 from .words import MARKS, Row
@@ -77,7 +77,7 @@ def _run(chapter: Chapter, alone: bool) -> str:
         f"### stepscope: {word}, {code(row.name)}" if alone else "",
         " · ".join(map(plain, facts)),
         " ".join(filter(None, (prose(chapter.meaning), f"**{plain(chapter.alerts)}**" if chapter.alerts else ""))),
-        _brief(brief) if brief else "",
+        _brief(brief, limiting(chapter)),
         table(
             ("check", "decision", "why"), [(c.name, f"{c.mark} {c.decision}", prose(c.reason)) for c in checks(chapter)]
         ),
@@ -87,15 +87,18 @@ def _run(chapter: Chapter, alone: bool) -> str:
     return text if alone else folded(f"{word}, <code>{escape(row.name)}</code>", text)
 
 
-def _brief(brief: Gist) -> str:
-    """Return the leading finding as a list."""
-    more = f" and {brief.more} more" if brief.more else ""
-    lines = {
-        "What": prose(brief.what),
-        "Where": ", ".join(map(code, brief.where)) + more,
-        "When": brief.when,
-        "To do": prose(brief.to_do),
-    }
+def _brief(brief: Gist | None, limit: str) -> str:
+    """Return the leading finding, if any, and what limits the run as a list."""
+    lines = {}
+    if brief:
+        more = f" and {brief.more} more" if brief.more else ""
+        lines = {
+            "What": prose(brief.what),
+            "Where": ", ".join(map(code, brief.where)) + more,
+            "When": brief.when,
+            "To do": prose(brief.to_do),
+        }
+    lines["What limits the run"] = prose(limit)
     return "\n".join(f"- **{key}:** {says}" for key, says in lines.items() if says)
 
 

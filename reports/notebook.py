@@ -19,7 +19,7 @@ from ..diagnostics.trace import Trace
 from .chapters import alerts
 from .legible import shorten
 from .numerals import sentence, typeset, whole
-from .tables import HEADS, cell, differing, parted
+from .tables import cell, differing, head, parted
 from .words import MARKS, advice
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def of_trace(trace: Trace) -> Card:
     rows = [[cell(row[name], name) for name in TENSOR] for row in trace.summary().rows[:ROWS]]
     left = len(trace.tensors) - len(rows)
     title = f"Tensors, the first {len(rows)} of {len(trace.tensors)}" if left else "Tensors"
-    tensors = Table(title, [HEADS.get(name, name) for name in TENSOR], rows)
+    tensors = Table(title, [*map(head, TENSOR)], rows)
     lines = (*card.lines[:1], *filter(None, [alerts(trace)]), repr(trace)[1:-1])
     return replace(card, lines=lines, tables=(*card.tables, tensors))
 

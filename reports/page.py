@@ -14,7 +14,7 @@ from .chapters import Contents, Runs, gather
 from .numerals import sentence, typeset, whole
 from .plates import Plate
 from .svg import to_svg
-from .tables import STREAM, cell, columns, head
+from .tables import STREAM, TENSOR_COLUMNS, cell, columns, head
 from .theme import css_variables
 from .words import MARKS
 
@@ -42,7 +42,9 @@ def page(runs: Runs) -> str:
 
 def html(contents: Contents) -> str:
     """Return a report as HTML."""
-    return _rendered("page.html", chapters=contents.chapters, front=contents.front, stream=STREAM)
+    return _rendered(
+        "page.html", chapters=contents.chapters, front=contents.front, explained=TENSOR_COLUMNS, stream=STREAM
+    )
 
 
 def study_html(study: Study) -> str:

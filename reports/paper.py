@@ -240,6 +240,9 @@ def _scale(ax: Axes, scale: float) -> None:
     for text in ax.findobj(Text):
         assert isinstance(text, Text)
         text.set_fontsize(float(text.get_fontsize()) * scale)
+    legend = ax.get_legend()
+    if legend is not None:
+        legend.borderaxespad *= scale
     for axis in (ax.xaxis, ax.yaxis):
         size = STYLE["font.size"] * scale
         axis.set_tick_params(labelsize=size)

@@ -11,7 +11,7 @@ from .legible import shorten
 from .numerals import sentence, typeset, whole
 from .paper import Paper, height_of
 from .press import COLOURS, answers, heading, pair, plate, said, table
-from .tables import STREAM, cell, columns, head
+from .tables import STREAM, TENSOR_COLUMNS, cell, columns, head
 from .theme import MUTED
 from .words import MARKS
 
@@ -156,12 +156,11 @@ def _tensors(paper: Paper, chapter: Chapter) -> None:
     heading(paper, "Tensors")
     if not chapter.lines:
         return paper.write("No tensor was recorded.")
-    found = columns(chapter.lines)
-    told = [c for c in COLUMNS if c in found.told]
-    table(paper, [*map(head, told)], [[cell(line[c], c) for c in told] for line in chapter.lines])
-    if found.same:
+    found = columns(chapter.lines, COLUMNS)
+    table(paper, [*map(head, found.told)], [[cell(line[c], c) for c in found.told] for line in chapter.lines])
+    if found.shared:
         paper.write(found.shared, 8)
-    paper.write("; ".join(f"{head(c)}: {found.told[c]}" for c in told[1:]) + ".", 7.5, colour=MUTED)
+    paper.write("; ".join(f"{head(c)}: {TENSOR_COLUMNS[c]}" for c in COLUMNS[1:]) + ".", 7.5, colour=MUTED)
     if chapter.skewness:
         paper.write(chapter.skewness, 8)
     return None

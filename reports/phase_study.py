@@ -38,6 +38,13 @@ SHORT_RUN = (
 )
 
 
+LINES = {
+    True: " Lines are theory's; the solid one says where the ending changes.",
+    False: " The dashed line is a condition of proofs, and not where theory has the ending change.",
+}
+"""What the lines of a map are, by whether one of them is that of the drift."""
+
+
 def document_of(phase: Phase) -> dict[str, JSON]:
     """Return a phase diagram as JSON knows it; phase.schema.json says what stands in it."""
     return {"report": "stepscope phase", **phase.to_dict()}
@@ -124,14 +131,17 @@ def _where(phase: Phase, found: Sequence[Crossing]) -> Answer:
         short = "everywhere" if phase.share(Ending.RIGHT) == 1 else "see the map"
         line = f"Nothing changes to right or from it along {along}." if bad else "Nothing ends wrong."
         return Answer(question, short, (line,))
-    values = len(_values(phase))
     upward = {one.after is Ending.RIGHT for one in turns}
-    if len(turns) != values or len({one.at for one in turns}) != values or len(upward) > 1:
-        line = f"Along {along} the ending changes more than once or not at all at some values of {across}."
+    if len({one.at for one in turns}) < len(turns) or len(upward) > 1:
+        line = f"Along {along} the ending changes more than once at some values of {across}."
         return Answer(question, "in between, see the map", (line,))
-    places = sorted({0, values // 2, values - 1})
+    places = sorted({0, len(turns) // 2, len(turns) - 1})
     short = f"{'above' if upward == {True} else 'below'} a line in {along}"
-    return Answer(question, short, tuple(_turn(phase, turns[place]) for place in places))
+    still = len(_values(phase)) - len(turns)
+    rest = [f"At {still} other value{'s' * (still != 1)} of {across} nothing changes to right or from it."] * bool(
+        still
+    )
+    return Answer(question, short, (*(_turn(phase, turns[place]) for place in places), *rest))
 
 
 def _turn(phase: Phase, one: Crossing) -> str:
@@ -153,8 +163,8 @@ def _theory(phase: Phase, found: Sequence[Crossing]) -> Answer:
     question, across = "Is the boundary where theory has it?", symbol(phase.across)
     drift = [line for line in phase.boundaries if line.name == DRIFT]
     if not drift:
-        line = "No line is known for these axes, this method and this problem."
-        return Answer(question, "theory draws none", (line,))
+        line = "No place is known where the ending should change, for these axes, this method and this problem."
+        return Answer(question, "theory names none", (line,))
     lines = {at: _drawn(phase, at) for at in _values(phase)}
     lines = {at: places for at, places in lines.items() if places}
     if not lines:
@@ -239,13 +249,14 @@ def _parts(phase: Phase, found: Sequence[Crossing]) -> Iterator[Part]:
     yield Part("map", "The map", plates=(_map(picture(phase)),))
     if found:
         plates = (_boundary(phase, found),) if any(one.agrees is not None for one in found) else ()
-        yield Part("boundary", "The boundary, measured and by theory", table=_table(phase, found), plates=plates)
+        title = "The boundary, measured and by theory" if plates else "Where the ending changes"
+        yield Part("boundary", title, table=_table(phase, found), plates=plates)
     yield Part("endings", "How the cells end", table=_endings(phase))
     yield Part("cost", "How it was computed", facts=tuple(_facts(phase)))
 
 
 def _map(data: Picture) -> Plate:
-    lines = " Lines are theory's." if data.lines else ""
+    lines = LINES[any(line.drift for line in data.lines)] if data.lines else ""
     return Plate(
         "map",
         "Where does it end right?",
@@ -341,7 +352,8 @@ def _facts(phase: Phase) -> Iterator[tuple[str, str]]:
         yield "other settings", ", ".join(f"{SYMBOLS.get(key, key)} = {number(v)}" for key, v in phase.fixed)
     yield "grid", f"{columns} × {rows} cells{_refined(phase)}"
     yield "steps", f"{whole(phase.steps)} each"
-    yield "seeds", ", ".join(map(str, phase.seeds[:16])) + (" …" if len(phase.seeds) > 16 else "")
+    numbers = ", ".join(map(str, phase.seeds[:16])) + (" …" if len(phase.seeds) > 16 else "")
+    yield "seeds", f"{len(phase.seeds)}, of number {numbers}"
     yield "start", f"{number(phase.away)} from the optimum"
     runs = phase.played * len(phase.seeds)
     cost = f"{whole(runs)} run{'s' * (runs != 1)} of {whole(phase.steps)} steps in {number(phase.seconds, 2)} s"

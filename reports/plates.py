@@ -91,7 +91,7 @@ def comparison(runs: Sequence[tuple[str, Trace, Diagnosis]]) -> list[Plate]:
     over_time = efficiencies(traces, [diagnosis.harm for diagnosis in found])
     left_out = _left_out(found)
     size = (WIDE[0], 1.1 + 0.32 * len(runs))
-    return [
+    shown = [
         Plate(
             "compare-harm",
             "Which runs go with their own gradient, and how far?",
@@ -112,7 +112,9 @@ def comparison(runs: Sequence[tuple[str, Trace, Diagnosis]]) -> list[Plate]:
             (
                 Panel("b/a of each run", partial(draw_overlay, variance)),
                 Panel("c⁺/a of each run", partial(draw_overlay, bias)),
-            ),
+            )
+            if any(map(len, (*variance.t, *bias.t)))
+            else (),
         ),
         Plate(
             "compare-losses",
@@ -121,6 +123,7 @@ def comparison(runs: Sequence[tuple[str, Trace, Diagnosis]]) -> list[Plate]:
             (Panel("loss of each run over steps", partial(draw_losses, losses(traces))),),
         ),
     ]
+    return [plate for plate in shown if plate.panels]
 
 
 def _left_out(found: Sequence[Diagnosis]) -> str:
@@ -239,8 +242,9 @@ def _rises(trace: Trace) -> Plate:
         "rises",
         "What made stepsizes rise?",
         "Bars: of all upward moves in a block, the share that the learning rate, the bias correction "
-        "and the second moment made, each counted before the others pull against it. Line: the share "
-        "of stepsizes that rose from one step to the next. No bar: no upward move. Rises by the bias "
+        "and the second moment made, each counted before the others pull against it, so that there may be "
+        "bars where nothing rose in the end. Line: the share of stepsizes that rose from one step to the "
+        "next. No bar: no upward move. Rises by the bias "
         "correction alone are how torch implements AMSGrad, and they fade.",
         (Panel("share of rises by cause, per block", partial(draw_rises, rises(trace))),),
     )

@@ -33,8 +33,16 @@ UNBIASED = (
     "That its steps are biased was not found, though the problem is made to bias them: its step is too long, or points "
     "the wrong way, or there is a fault in it."
 )
+UNREAD = (
+    "The cause was not measured: the suite could not read its stepsizes, so it does not know whether its steps are "
+    "biased, too long, or wrong."
+)
+READ = (
+    "Register a reader of its stepsizes, by `register_reader` (docs/others.md): then the suite says what the cause is."
+)
 SHORTEN = "Shorten its steps, by `run_suite(…, lr=0.1)`, and look at the update itself."
 BROKE = "It raised an error, or left a number that is not finite; the notes of the problem say where."
+STRAYED = "Its seeds are too few to rule out chance, or it is on the way back: more of `--seeds` or `--steps` decide."
 HALF_WAY = "To end half way refutes nothing: what theory says is meant for many more steps."
 
 
@@ -130,7 +138,7 @@ def _escapes(result: SuiteResult) -> str:
     lost = sum(row.about.nature is Nature.DRIFT for row in result.lost)
     half = len(traps) - solved - lost
     many = "is a counterexample" if len(traps) == 1 else "are counterexamples"
-    told = f"it escapes {solved}, loses {lost}" + (f", and is half way on {half}" if half else "")
+    told = f"it escapes {solved}, loses {lost}" + (f", and is undecided on {half}" if half else "")
     return f"{len(traps)} {many}, made to turn adaptive steps round: {told}."
 
 
@@ -154,17 +162,23 @@ def _way(row: SuiteRow) -> str:
 
 def _why(result: SuiteResult) -> Answer:
     reasons = {_reason(row) for row in result.rows if row.outcome is Outcome.WRONG}
-    lines = [text for text in (CAUGHT, UNBIASED, CIRCLES, PLAIN) if text in reasons]
+    lines = [text for text in (CAUGHT, UNREAD, UNBIASED, CIRCLES, PLAIN) if text in reasons]
     lines += [BROKE] * bool(result.counts[Outcome.BROKEN])
     if result.counts[Outcome.SHORT]:
-        names = _names(result.rows, Outcome.SHORT)
-        lines.append(f"Half way: {names}. {HALF_WAY}")
+        strayed = [row for row in result.rows if row.distance > row.start]
+        nearer = [row for row in result.rows if row not in strayed]
+        if names := _names(nearer, Outcome.SHORT):
+            lines.append(f"Half way: {names}. {HALF_WAY}")
+        if names := _names(strayed, Outcome.SHORT):
+            lines.append(f"Farther than it started, yet not called wrong: {names}. {STRAYED}")
     short = "its steps are biased" if CAUGHT in reasons else "it fails" if result.lost else "no harm seen"
     return Answer("What does that mean?", short, tuple(lines))
 
 
 def _reason(row: SuiteRow) -> str:
     """Say why a problem ends wrong: what it is made for, unless its row does not bear that out."""
+    if not row.stepsize and row.expected is not Outcome.WRONG:
+        return UNREAD
     if row.about.nature is Nature.DRIFT:
         return CAUGHT if _biased(row) else UNBIASED
     return CIRCLES if row.about.nature is Nature.CYCLE else PLAIN
@@ -199,7 +213,9 @@ def _tries(result: SuiteResult) -> Iterator[str]:
     reasons = {_reason(row) for row in result.rows if row.outcome is Outcome.WRONG}
     if CAUGHT in reasons:
         yield ADVICE[Verdict.BIASED]
-    if reasons - {CAUGHT}:
+    if UNREAD in reasons:
+        yield READ
+    if reasons - {CAUGHT, UNREAD}:
         yield SHORTEN
     if result.counts[Outcome.BROKEN]:
         name = next(row.problem for row in result.rows if row.outcome is Outcome.BROKEN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,17 +51,18 @@ TENSOR_COLUMNS = {
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table of tensors: what each says, by its name, and the cells that are the same in every row."""
+    """The columns of a table of tensors: their names, and by its name the cell of each that is left out."""
 
-    told: dict[str, str]
+    told: tuple[str, ...]
     same: dict[str, str]
 
     @property
     def shared(self) -> str:
         """What is the same for all tensors, in a sentence; empty where nothing is."""
-        if not self.same:
+        known = {name: text for name, text in self.same.items() if text != "–"}
+        if not known:
             return ""
-        return f"The same for all tensors: {', '.join(f'{head(name)} {text}' for name, text in self.same.items())}."
+        return f"The same for all tensors: {', '.join(f'{head(name)} {text}' for name, text in known.items())}."
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,12 @@ def head(name: str) -> str:
     return HEADS.get(name, name)
 
 
-def columns(lines: Sequence[Mapping[str, str | float]]) -> Columns:
-    """Return which columns tell the tensors of a run apart: all of them where there is but one tensor."""
-    cells = {name: {cell(line[name], name) for line in lines} for name in TENSOR_COLUMNS}
+def columns(lines: Sequence[Mapping[str, str | float]], names: Iterable[str] = TENSOR_COLUMNS) -> Columns:
+    """Return which of the columns tell the tensors of a run apart: all of them where there is but one tensor."""
+    cells = {name: {cell(line[name], name) for line in lines} for name in names}
     same = {name: text for name, (text, *more) in cells.items() if not more and (text == "–" or name in SETUP)}
     same = same if len(lines) > 1 else {}
-    return Columns({name: says for name, says in TENSOR_COLUMNS.items() if name not in same}, same)
+    return Columns(tuple(name for name in cells if name not in same), same)
 
 
 def rules(diagnosis: Diagnosis) -> tuple[Rule, ...]:

@@ -19,6 +19,7 @@ from .numerals import count, number, power_of_ten
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.ticker import Locator
     from matplotlib.typing import RcKeyType
 
 INK, MUTED, GRID, WASH = "#1f2328", "#667079", "#d9dde1", "#eceff2"
@@ -104,13 +105,13 @@ def css_variables(dark: bool) -> str:
 
 def log_steps(ax: Axes, steps: Iterable[float]) -> None:
     """Make x a logarithmic axis of steps that spans `steps`."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import FuncFormatter, NullLocator
 
     seen = [step for step in steps if step > 0] or [1.0]
-    low, high = min(seen) / 1.15, max(*seen, min(seen) * 10) * 1.08
+    low, high = min(seen) / 1.15, max(*seen, min(seen) * 2) * 1.08
     ax.set_xscale("log")
     ax.set_xlim(low, high)
-    ax.xaxis.set_major_locator(LogLocator(subs=_within_a_decade(low, high), numticks=7))
+    ax.xaxis.set_major_locator(_marks(low, high))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("step")
@@ -127,26 +128,30 @@ def tick(value: float) -> str:
 
 def log_values(ax: Axes, values: Iterable[float], margin: float = 1.6) -> bool:
     """Make y a logarithmic axis over the positive `values`; return False where there are none."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import FuncFormatter, NullLocator
 
-    seen = [min(max(value, 1e-200), 1e200) for value in values if 0 < value < math.inf]  # beyond, no tick has a place
+    seen = [min(max(value, 1e-300), 1e300) for value in values if 0 < value < math.inf]  # beyond, margins have no place
     if not seen:
         return False
     low, high = min(seen) / margin, max(seen) * margin
     ax.set_yscale("log")
     ax.set_ylim(low, high)
-    ax.yaxis.set_major_locator(LogLocator(subs=_within_a_decade(low, high), numticks=7))
+    ax.yaxis.set_major_locator(_marks(low, high))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     ax.yaxis.set_minor_locator(NullLocator())
     return True
 
 
-def _within_a_decade(low: float, high: float) -> tuple[float, ...]:
-    """Return what of a decade is marked on a logarithmic axis: more where there are few whole ones to read it from."""
-    decades = math.log10(high / low)
-    if decades < 0.8:
-        return 1.0, 1.5, 2.0, 3.0, 5.0, 7.0
-    return (1.0, 2.0, 5.0) if decades < 2.4 else (1.0,)
+def _marks(low: float, high: float) -> Locator:
+    """Return what is marked on a logarithmic axis: more within a decade where there are few whole ones to read."""
+    from matplotlib.ticker import FixedLocator, LogLocator
+
+    decades = math.log10(high) - math.log10(low)
+    if decades > 30:  # matplotlib looks beyond the ends, where powers of ten may run out
+        first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
+        return FixedLocator([10.0**power for power in range(first, last + 1, math.ceil(decades / 6))])
+    subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if decades < 0.8 else (1.0, 2.0, 5.0) if decades < 2.4 else (1.0,)
+    return LogLocator(subs=subs, numticks=7)
 
 
 def say(ax: Axes, text: str) -> None:
@@ -159,8 +164,9 @@ def say(ax: Axes, text: str) -> None:
 
 def legend_below(ax: Axes, columns: int, handles: Sequence[Artist] | None = None) -> None:
     """Put the legend under the numbers and the name of the x axis."""
+    below = 3.6  # in sizes of its type: the numbers, the name of the axis, and a gap
     shown = ax.get_legend_handles_labels()[0] if handles is None else handles
-    ax.legend(handles=shown, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, 0.0), borderaxespad=3.6)
+    ax.legend(handles=shown, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, 0.0), borderaxespad=below)
 
 
 def label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]], gap: float = 0.075) -> None:

@@ -129,20 +129,30 @@ def _head(ax: Axes, place: int, rule: str, decision: Decision) -> None:
     ax.text(column + WIDTH, row + 1 - HEIGHT - 0.03, MARKS[decision], color=TONES[decision], ha="right", **words)
 
 
+CHARTS = (
+    "A small chart per rule, all on the same scales: its ratio over the judged blocks, green where it tends to 0 (✓), "
+    "orange where it does not (✕), grey where that is open (?). The thin grey curve is the run as it was. Last,"
+)
+TOO_SHORT = "The run is too short to judge the conditions of any rule."
+
+
 def plate(found: Sequence[Alternative]) -> Plate:
     """Return the figures of the imagined rules; without panels where none was."""
     from .plates import Panel, Plate  # they may want this one
 
-    panels = (
+    judged = any(not other.too_short for other in found)
+    blocks = (
         Panel("b/a per block under each rule", partial(draw_multiples, found, "variance"), size(found)),
         Panel("c⁺/a per block under each rule", partial(draw_multiples, found, "bias"), size(found)),
+    )
+    panels = (
+        *(blocks if judged else ()),
         Panel("ρ under each rule", partial(draw_forest, harms(found)), (WIDE[0], 1.15 + 0.3 * len(found))),
     )
     return Plate(
         "what-if",
         "Would another rule have stood better on the same gradients?",
-        "A small chart per rule, all on the same scales: its ratio over the judged blocks, green where it tends to 0 "
-        "(✓), orange where it does not (✕), grey where that is open (?). The thin grey curve is the run as it was. "
-        "Last, ρ of each with its 95 % interval. Another rule would have gone elsewhere and met other gradients.",
+        f"{CHARTS if judged else TOO_SHORT} ρ of each with its 95 % interval. Another rule would have gone elsewhere "
+        "and met other gradients.",
         panels if len(found) > 1 else (),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..diagnostics.conditions import Decision
 from ..diagnostics.diagnosis import MEANING, Diagnosis, Verdict
 from ..diagnostics.drift import Harm, HarmDecision
-from ..diagnostics.findings import NOTHING
+from ..diagnostics.finding import NOTHING, rounded_up
 from ..diagnostics.limits import TITLES, Limits
 from ..diagnostics.trace import Trace
 from ..diagnostics.what_if import better
@@ -52,6 +52,10 @@ ADVICE = {
     Verdict.STALLED: "Let the learning rate fall no faster than 1/√t.",
     Verdict.INCONCLUSIVE: "See below what is missing.",
 }
+
+
+UNRESOLVED = "The bias condition is violated, and whether that does harm could not be resolved."
+IN_DOUBT = "To be safe use amsgrad=True or a larger β2; see below what would tell."
 
 
 @dataclass(frozen=True)
@@ -155,22 +159,27 @@ def final(trace: Trace) -> str:
 
 
 def meaning(diagnosis: Diagnosis) -> str:
-    """Return what the verdict means and what to do, in two sentences."""
-    return f"{sentence(MEANING[diagnosis.verdict])} {advice(diagnosis)}"
+    """Return what the verdict means and what to do, in two sentences or three."""
+    return f"{sentence(UNRESOLVED if _in_doubt(diagnosis) else MEANING[diagnosis.verdict])} {advice(diagnosis)}"
+
+
+def _in_doubt(diagnosis: Diagnosis) -> bool:
+    """Return whether the bias condition is violated and nobody knows whether that does harm."""
+    return diagnosis.verdict is Verdict.UNCERTIFIED and diagnosis.harm.decision is HarmDecision.INCONCLUSIVE
 
 
 def advice(diagnosis: Diagnosis) -> str:
     """Return what to do, in a sentence."""
     waits = [c.steps_needed for c in (diagnosis.variance, diagnosis.bias, diagnosis.growth) if c.steps_needed]
-    if diagnosis.verdict is Verdict.INCONCLUSIVE and waits:
-        return f"Judging it takes about {whole(_rounded_up(max(waits)))} more steps."
-    return ADVICE[diagnosis.verdict]
-
-
-def _rounded_up(steps: int) -> int:
-    """Return a number of steps with two digits that matter: nobody plans 52569 steps."""
-    unit: int = 10 ** max(len(str(steps)) - 2, 0)
-    return math.ceil(steps / unit) * unit
+    if _in_doubt(diagnosis):
+        return IN_DOUBT
+    if diagnosis.verdict is not Verdict.INCONCLUSIVE or not waits:
+        return ADVICE[diagnosis.verdict]
+    descends = "No harm is seen, the steps descend. " if diagnosis.harm.decision is HarmDecision.HARMLESS else ""
+    if diagnosis.annealed:
+        planned = whole(rounded_up(diagnosis.steps + max(waits)))
+        return f"{descends}Its rate has come to its end; for a certificate plan about {planned} steps."
+    return f"{descends}Judging it takes about {whole(rounded_up(max(waits)))} more steps."
 
 
 def answers(diagnosis: Diagnosis, limited: Limits) -> tuple[Answer, ...]:

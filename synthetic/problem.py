@@ -26,6 +26,7 @@ Terms = tuple[tuple[Piece, ...], ...]
 
 ENDLESS = (sympy.nan.func, sympy.oo.func, (-sympy.oo).func, sympy.zoo.func)
 """What a component has no place for: an infinite number, or none."""
+LEGIBLE = 40  # characters of components in a title
 COMPILED = ("kernel", "_plain")
 """What is made anew in another process instead of being sent there."""
 
@@ -262,9 +263,10 @@ class Problem:
         return {key: held for key, held in self.__dict__.items() if key not in COMPILED}
 
     def __str__(self) -> str:
-        """Return its name, or what it is made of."""
+        """Return its name, or what it is made of: its components, or how many there are where that is long."""
+        made_of = ", ".join(dict.fromkeys(map(str, self.components)))
         count, names = len(self.components), ", ".join(map(str, self.variables))
-        return self.name or f"a problem of {count} component{'s' if count > 1 else ''} in {names}"
+        return self.name or (made_of if len(made_of) <= LEGIBLE else f"{count} components in {names}")
 
     def __repr__(self) -> str:
         box = f"{self.lower.tolist()} to {self.upper.tolist()}"

@@ -13,9 +13,11 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import names
 import pages
@@ -23,6 +25,9 @@ import pictures
 import tables
 from check import faults
 from sphinx.cmd.build import main as sphinx
+
+from stepscope.diagnostics.limits import limits
+from stepscope.reports.plates import plates
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -64,6 +69,8 @@ def gather(source: Path) -> None:
     for name, address in TURNED.items():
         (source / address).write_text(from_outside(name))
     example(source / "extra")
+    with (source / "figures.md").open("a") as figures:
+        figures.write(gallery())
     report = source / "report.md"
     report.write_text(report.read_text().replace("\n## ", f"\n{EXAMPLE}\n\n## ", 1))
     with (source / "examples.md").open("a") as examples:
@@ -83,12 +90,30 @@ def drawn() -> dict[str, str]:
 
 
 def example(folder: Path) -> None:
-    """Write the report of the run that docs/report.md trains, by the code that stands there."""
+    """Write the report of the run that docs/report.md trains."""
     folder.mkdir()
-    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/report.md").read_text(), re.DOTALL)[1]
-    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch), contextlib.redirect_stdout(io.StringIO()):
-        exec(code, {"__name__": "example"})
+    with first_example("report.md"):
         shutil.copy("report.html", folder / "example-report.html")
+
+
+def gallery() -> str:
+    """Return all figures of the run that docs/figures.md trains."""
+    with first_example("figures.md") as names:
+        trace = names["trace"]
+    found = trace.diagnose()
+    keys = [plate.key for plate in plates(trace, found, limits(trace))]
+    return "\n".join(["\n## The figures of the run above\n", *pictures.of_run(trace, found, keys, "gallery")])
+
+
+@contextlib.contextmanager
+def first_example(document: str) -> Iterator[dict[str, Any]]:
+    """Run the first code of a document in a folder of its own, and yield its names."""
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / document).read_text(), re.DOTALL)[1]
+    names: dict[str, Any] = {"__name__": "example"}
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(code, names)
+        yield names
 
 
 def from_outside(name: str) -> str:

@@ -18,6 +18,7 @@ from tables import item as link
 from stepscope import Verdict
 from stepscope.diagnostics import conditions, drift
 from stepscope.diagnostics.diagnosis import MEANING
+from stepscope.reports.words import ADVICE
 
 VERDICT_FIGURES = {
     Verdict.BIASED: ("efficiency", "ratios"),
@@ -41,6 +42,7 @@ def verdict(name: str) -> str:
         MEANING[which],
         docstrings(Verdict)[which.name],
         f"[What it means and what to do](../verdicts.md#{name}), and [how often it is right](../trust.md).",
+        section("What to do", ADVICE[which]),
         section("Seen on a run", f"{about(run)}\n\n{answers(runs)}"),
         *figures,
         section("What the diagnosis finds there", findings(found, finding_anchors())),

@@ -15,10 +15,11 @@ from pictures import of_comparison, of_run, shown
 from runs_remedies import REMEDIES as RUNS
 from tables import code, known, numbers, remedy_entries, table
 
-from stepscope import Trace, simulate
+from stepscope import Trace, phase_diagram, simulate
 from stepscope.diagnostics.conditions import MIN_BLOCKS
 from stepscope.reports.iterates import distances, draw_falling, draw_paths, paths
 from stepscope.reports.numerals import number, sentence, whole
+from stepscope.reports.phase_study import endings_panel
 from stepscope.reports.plates import Panel, Plate
 from stepscope.synthetic.arrivals import Cyclic, Random
 from stepscope.synthetic.cases import PROBLEMS, Case
@@ -27,6 +28,8 @@ from stepscope.synthetic.problem import Problem
 
 ROOT = Path(__file__).parents[2]
 STEPS = 300_000
+CELLS, PLAYED = 16, 20_000
+"""Along each axis of a phase diagram, and steps in a cell."""
 BETAS = {
     "theorem1": (0.0, 0.1),
     "adopt10": (0.0, 0.9),
@@ -51,6 +54,7 @@ def problem(name: str) -> str:
         section("What SymPy derives", facts(built)),
         section("Where Adam goes, and AMSGrad", f"{settings(name)}\n\n{answers(runs)}\n\n{ends(runs, built)}"),
         trajectories(built, runs),
+        *([] if built.optimum is None else [diagram(name)]),
         next(of_run(*runs[0][1:], ("ratios",), "adam")),
         section("In the suite", in_suite(case)),
         section("Its paper", paper),
@@ -148,7 +152,7 @@ def facts(built: Problem) -> str:
     optimum, lipschitz, bound = known(built)
     rows = (
         ("objective, the mean of the components", formula(sympy.nsimplify(built.objective))),
-        ("optimum", "–" if optimum is None else numbers(optimum)),
+        ("optimum", numbers(optimum)),
         ("its value", number(built.minimum)),
         ("L, the Lipschitz constant of the gradient", number(lipschitz)),
         ("H, the bound on the components' gradients", number(bound)),
@@ -184,10 +188,26 @@ def trajectories(built: Problem, runs: Played) -> str:
             "trajectories",
             "Where do the iterates go?",
             "Medians over stretches of the run, in the band of the lowest and highest value of any seed. The dashed "
-            "line is the optimum; what lies outside the domain is grey. An arrow marks what fell below the axis.",
+            "line is the optimum; what lies outside the domain is grey. An arrow beside a name: the curve ends below "
+            "the axis.",
             tuple(panels),
         ),
         "world",
+    )
+
+
+def diagram(name: str) -> str:
+    """Return the phase diagram of Adam over its decay rates."""
+    found = phase_diagram(name, "adam", size=(CELLS, CELLS), steps=PLAYED, lr=NAMED[name].lr, seeds=4)
+    return shown(
+        Plate(
+            "phase",
+            "With which decay rates does Adam end nearer to the optimum?",
+            f"{CELLS} × {CELLS} settings, {whole(PLAYED)} steps each: how the problem ends under Adam, by its decay "
+            "rates. [How to make such a map](../synthetic.md#a-phase-diagram).",
+            (endings_panel(found),),
+        ),
+        "phase",
     )
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepscope import Monitor
 from stepscope.diagnostics import conditions
 from stepscope.diagnostics.conditions import Decision
 from stepscope.diagnostics.diagnosis import Diagnosis, Verdict, decide, diagnose, judged_start
@@ -281,7 +283,7 @@ def test_a_run_inside_its_warm_up_is_too_short(worlds):
     assert str(diagnosis.verdict) == "inconclusive"
     assert diagnosis.start == 2000
     assert diagnosis.variance.steps_needed == math.ceil(2000 * 2**2.5) - 2000
-    assert "9314 more steps" in finding(diagnosis, "Not decided yet").suggestion
+    assert "9400 more steps" in finding(diagnosis, "Not decided yet").suggestion
 
 
 # findings
@@ -467,3 +469,19 @@ def test_the_judge_imports_neither_torch_nor_the_monitor():
             "store",
             "accumulators",
         }
+
+
+def test_other_rules_stand_in_a_table_without_conditions_where_none_is_judged():
+    torch.manual_seed(0)
+    p = torch.nn.Parameter(torch.ones(20))
+    optimizer = torch.optim.Adam([p], lr=1e-3)
+    with Monitor(optimizer) as monitor:
+        for _ in range(1000):
+            p.grad = p.detach() + 0.1 * torch.randn(20)
+            optimizer.step()
+    lines = str(monitor.diagnose()).splitlines()
+    (begin,) = (place for place, line in enumerate(lines) if line.startswith("Other rules on the gradients"))
+    table = [line.split() for line in lines[begin + 2 : lines.index("", begin)]]
+    assert table[0] == ["rho"]
+    assert table[1][:2] == ["as", "it"]
+    assert not any("nan" in row or ":." in line for row, line in zip(table, lines[begin:], strict=False))

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepscope import Monitor
+from stepscope.diagnostics import limits as limits_module
 from stepscope.diagnostics.drift import NO_DESCENT, no_descent
 from stepscope.diagnostics.limits import CAUSES, FROM, Limit, decide, limits, shares_of
 from stepscope.diagnostics.trace import COLUMNS, Efficiency, Scalars
@@ -91,12 +92,12 @@ def test_stepsizes_that_die_and_why(worlds):
     t = np.arange(1.0, steps + 1)
     by_rate = limits(descending(worlds, 1 / t, steps))
     assert by_rate.now == (
-        "The stepsizes limit this run. In the last doubling of the run they shrank to 50%. The learning rate shrank to "
-        "50%."
+        "The stepsizes limit this run. In the last doubling of the run the stepsizes shrank to 50%. The learning rate "
+        "shrank to 50%."
     )
     trace = descending(worlds, 1 / t, steps)
     by_moment = limits(replace(trace, groups={"lr": np.ones((len(trace.steps), 1))}))
-    assert by_moment.now.endswith("they shrank to 50%. It is the second moment that grew.")
+    assert by_moment.now.endswith("the stepsizes shrank to 50%. It is the second moment that grew.")
 
 
 @pytest.mark.parametrize(("edge", "expected"), [(0.3, Limit.NOTHING), (0.6, Limit.CURVATURE), (1.02, Limit.CURVATURE)])
@@ -318,3 +319,10 @@ def test_without_a_readable_stepsize_no_limit_is_told():
             optimizer.step()
     assert not any(tensor.formula for tensor in monitor.trace.tensors)
     assert monitor.diagnose().limit is Limit.UNKNOWN
+
+
+def test_what_noise_costs_is_left_to_a_rate_that_falls():
+    said = limits_module._nothing({"slope": 0.55})
+    assert said.endswith("What the noise costs, a rate that falls would tell.")
+    assert "noise costs" not in limits_module._nothing({"slope": 0.55, "rate left": 0.5})
+    assert "noise costs" not in limits_module._nothing({"slope": 0.9})

@@ -63,6 +63,18 @@ def test_report_replaces_no_file_of_others(runs, capsys, tmp_path, monkeypatch, 
     assert cli.main(["report", str(runs / "fine")]) == 0
 
 
+@pytest.mark.parametrize("ending", [".html", ".pdf"])
+def test_a_report_asks_for_no_torch(tmp_path, make, ending):
+    make().save(tmp_path / "run")
+    code = (
+        "import sys; from stepscope.reports.cli import main; "
+        f"main(['report', {str(tmp_path / 'run')!r}, '-o', {str(tmp_path / ('x' + ending))!r}]); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
 def test_report_as_json(runs, capsys, tmp_path):
     target = tmp_path / "out.html"
     assert cli.main(["report", str(runs / "uphill"), "-o", str(target), "--json"]) == 1

@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 
 from stepscope.diagnostics.alert import RULES, Alert
 from stepscope.diagnostics.findings import ALERTED
+from stepscope.diagnostics.limits import limits
 from stepscope.diagnostics.trace import Event
 from stepscope.reports import cli, document, formats, junit, markdown, suites
 from stepscope.reports.chapters import gather
 from stepscope.reports.formats import FORMATS, is_ours, render
 from stepscope.reports.gist import gist
 from stepscope.reports.legible import legible, names
+from stepscope.reports.numerals import typeset
 from stepscope.reports.paper import INNER, broken, columns, width_of
 from stepscope.synthetic.score import SuiteResult
 from stepscope.synthetic.suite import run_suite
@@ -119,6 +121,17 @@ def test_markdown_has_the_verdict_first_and_every_check(contents):
         assert part in text
     assert text.count("<details><summary>") == text.count("</details>") == 1
     assert {tag.lower() for tag in re.findall(r"</?(\w+)", text)} <= {"details", "summary", "code"}
+
+
+def test_every_format_says_what_limits_the_run(make, tmp_path):
+    trace = make()
+    said = typeset(limits(trace).now)
+    for ending in (".html", ".md", ".xml"):
+        text = trace.report(tmp_path / f"run{ending}").read_text(encoding="utf-8")
+        assert said.split(". ")[1] in text.replace("&#39;", "'"), ending
+    assert "<h1" in trace.report(tmp_path / "run.html").read_text(encoding="utf-8").partition(">Adam</h1>")[0]
+    with pytest.raises(ValueError, match="must end in"):
+        trace.report(tmp_path / "run.docx")
 
 
 def test_markdown_of_several_runs_begins_with_their_table(several):

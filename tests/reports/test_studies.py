@@ -25,7 +25,7 @@ from stepscope.reports.page import study_html
 from stepscope.reports.phase_study import phase_study
 from stepscope.reports.study_markdown import study_markdown
 from stepscope.reports.study_pdf import study_pdf
-from stepscope.reports.suite_study import SHORTEN, UNBIASED, suite_study
+from stepscope.reports.suite_study import READ, SHORTEN, UNBIASED, UNREAD, suite_study
 from stepscope.synthetic.boundaries import DRIFT, Boundary
 from stepscope.synthetic.cases import Nature, Outcome
 from stepscope.synthetic.crossings import changes, crossings
@@ -113,6 +113,22 @@ def test_steps_are_biased_where_the_row_says_so():
     assert "amsgrad" in change.lines[0]
 
 
+def test_what_is_not_read_has_no_cause(suite):
+    row = dataclasses.replace(suite.rows[0], outcome=Outcome.WRONG, expected=None, stepsize=False)
+    _, means, _, change = suite_study(dataclasses.replace(suite, rows=(row,))).answers
+    assert means.lines == (UNREAD,)
+    assert change.lines == (f"1. {READ}",)
+
+
+def test_undecided_problems_are_told_apart_by_where_they_are(suite):
+    nearer = dataclasses.replace(suite.rows[0], outcome=Outcome.SHORT, start=2.0, distance=1.0)
+    strayed = dataclasses.replace(nearer, problem="strayed", distance=100.0)
+    _, means, *_ = suite_study(dataclasses.replace(suite, rows=(nearer, strayed))).answers
+    half, far = means.lines
+    assert half.startswith(f"Half way: {nearer.problem}. ")
+    assert far.startswith("Farther than it started, yet not called wrong: strayed. ")
+
+
 def test_what_is_left_out_is_said(suite):
     row = dataclasses.replace(suite.rows[0], outcome=Outcome.WRONG, expected=Outcome.SOLVED)
     lost, _, theory, _ = suite_study(dataclasses.replace(suite, rows=(row,) * 8)).answers
@@ -169,6 +185,9 @@ def test_a_phase_diagram_begins_with_its_shares(diagram):
     assert below.answers[0].short == "below a line in β2"
     between = phase_study(plane(diagram, [[WRONG] * 4, [RIGHT] * 4, [RIGHT] * 4, [WRONG] * 4]))
     assert between.answers[0].short == "in between, see the map"
+    some = phase_study(plane(diagram, [[WRONG, WRONG, RIGHT, RIGHT]] + [[RIGHT] * 4] * 3))
+    assert some.answers[0].short == "above a line in β2"
+    assert some.answers[0].lines[-1] == "At 2 other values of β1 nothing changes to right or from it."
     one = phase_study(plane(diagram, [[RIGHT]]))
     assert one.about.startswith("Phase diagram of 1 cell ·")
 
@@ -179,7 +198,7 @@ def test_a_plane_that_is_all_right_says_that_theory_has_a_line(diagram):
     where, theory, *_ = found.answers
     assert where.short == "everywhere"
     assert theory.short == "theory has a line, no change was measured"
-    assert phase_study(plane(diagram, [[RIGHT]], boundaries=())).answers[1].short == "theory draws none"
+    assert phase_study(plane(diagram, [[RIGHT]], boundaries=())).answers[1].short == "theory names none"
     half = phase_study(plane(diagram, [[WRONG, RIGHT, RIGHT, RIGHT]] * 2 + [[RIGHT] * 4] * 2))
     assert half.answers[1].short == "at 1 of 4"
 

@@ -6,7 +6,9 @@ import dataclasses
 import math
 
 import pytest
+import torch
 
+from stepscope import Monitor
 from stepscope.diagnostics.compare import compare
 from stepscope.diagnostics.conditions import Decision
 from stepscope.diagnostics.diagnosis import diagnose
@@ -26,7 +28,7 @@ from stepscope.reports.tables import (
     tensor_cells,
     threshold,
 )
-from stepscope.reports.words import MARKS, answers, headline
+from stepscope.reports.words import IN_DOUBT, MARKS, UNRESOLVED, answers, headline, meaning
 
 NAN, INF = math.nan, math.inf
 HARMFUL, HARMLESS, OPEN = HarmDecision.HARMFUL, HarmDecision.HARMLESS, HarmDecision.INCONCLUSIVE
@@ -202,3 +204,36 @@ def test_tables_of_a_comparison(make):
     assert [cell.words for cell in rows["loss"]][1] == "the same run"
     assert [one.what for one in found.differences] == [what for what, _ in differing(found)] == []
     assert parted(compare({"a": make(), "same": make()})) == []
+
+
+# --- what to do --------------------------------------------------------------------------------------------------
+
+
+def test_nobody_is_told_to_carry_on_while_harm_is_not_resolved(make):
+    found = diagnose(make())
+    assert str(found.verdict) == "uncertified"
+    assert "Carry on" in meaning(found)
+    doubtful = dataclasses.replace(found, harm=undecided("too little", *[1, 2]))
+    assert meaning(doubtful) == f"{UNRESOLVED} {IN_DOUBT}"
+
+
+def test_a_rate_that_has_ended_is_not_told_to_train_on():
+    def trained(scheduled):
+        torch.manual_seed(0)
+        p = torch.nn.Parameter(torch.ones(50))
+        optimizer = torch.optim.Adam([p], lr=1e-2)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 600)
+        with Monitor(optimizer) as monitor:
+            for _ in range(600):
+                p.grad = p.detach() + 0.1 * torch.randn(50)
+                optimizer.step()
+                if scheduled:
+                    cosine.step()
+        return monitor.diagnose()
+
+    ended, constant = trained(True), trained(False)
+    assert str(ended.verdict) == str(constant.verdict) == "inconclusive"
+    assert "Its rate has come to its end; for a certificate plan about 57\u202f000 steps." in meaning(ended)
+    assert "this plan has come to its end" in str(ended)
+    assert "Judging it takes about 56\u202f000 more steps." in meaning(constant)
+    assert "Train at least 56000 more steps" in str(constant)
