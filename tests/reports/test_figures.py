@@ -32,6 +32,7 @@ from stepscope.reports.figures import (
     sums,
     thin,
 )
+from stepscope.reports.fit import fit
 from stepscope.reports.legible import tell_apart
 from stepscope.reports.numerals import fixed, interval, number, sentence, typeset, whole
 from stepscope.reports.plates import comparison, plates
@@ -392,6 +393,29 @@ def test_symbols_are_set_and_names_left_alone(plain, set_):
 )  # fmt: skip
 def test_sentences_begin_and_end(text, expected):
     assert sentence(text) == expected
+
+
+def test_what_stands_round_a_frame_ends_where_the_picture_does(make):
+    """To a twenty-fifth of an inch, which is left around it anyway; legends and long names may leave room."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    trace = make(tensors=3)
+    drawn = [panel for plate in plates(trace, diagnose(trace), limits(trace)) for panel in plate.panels]
+    assert len(drawn) > 10
+    for panel in drawn:
+        with rc_context(theme.STYLE):
+            figure = Figure(figsize=panel.size, dpi=72)
+            FigureCanvasSVG(figure)
+            ax = figure.subplots()
+            panel.draw(ax)
+            fit(ax, (0.0, 0.0, 1.0, 1.0))
+            seen = ax.get_tightbbox(for_layout_only=True).transformed(figure.transFigure.inverted())
+        width, height = panel.size
+        outside = np.array([-seen.x0 * width, -seen.y0 * height, (seen.x1 - 1) * width, (seen.y1 - 1) * height])
+        assert outside.max() < 0.04, panel.label
+        assert outside.min() > -0.25, panel.label
 
 
 # --- axes ------------------------------------------------------------------------------------------------------
