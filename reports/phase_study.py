@@ -138,9 +138,8 @@ def _where(phase: Phase, found: Sequence[Crossing]) -> Answer:
     places = sorted({0, len(turns) // 2, len(turns) - 1})
     short = f"{'above' if upward == {True} else 'below'} a line in {along}"
     still = len(_values(phase)) - len(turns)
-    rest = [f"At {still} other value{'s' * (still != 1)} of {across} nothing changes to right or from it."] * bool(
-        still
-    )
+    told = f"At {still} other value{'s' * (still != 1)} of {across} nothing changes to right or from it."
+    rest = (told,) if still else ()
     return Answer(question, short, (*(_turn(phase, turns[place]) for place in places), *rest))
 
 

@@ -166,7 +166,7 @@ def _why(result: SuiteResult) -> Answer:
     lines += [BROKE] * bool(result.counts[Outcome.BROKEN])
     if result.counts[Outcome.SHORT]:
         strayed = [row for row in result.rows if row.distance > row.start]
-        nearer = [row for row in result.rows if row not in strayed]
+        nearer = [row for row in result.rows if not row.distance > row.start]
         if names := _names(nearer, Outcome.SHORT):
             lines.append(f"Half way: {names}. {HALF_WAY}")
         if names := _names(strayed, Outcome.SHORT):
