@@ -38,6 +38,7 @@ def go(budget, clock, runs, step_seconds, looked_seconds):
     return seen
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(
     share=st.floats(0.001, 0.5),

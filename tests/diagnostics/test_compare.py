@@ -337,6 +337,7 @@ def test_groups_of_one_setting_do_not_part_more_often_than_said(seeds):
     assert count[LOSS] <= 1
 
 
+@pytest.mark.slow
 @given(
     st.integers(2, 4),
     st.integers(3, 4),

@@ -63,7 +63,7 @@ def test_report_replaces_no_file_of_others(runs, capsys, tmp_path, monkeypatch, 
     assert cli.main(["report", str(runs / "fine")]) == 0
 
 
-@pytest.mark.parametrize("ending", [".html", ".pdf"])
+@pytest.mark.parametrize("ending", [".html", pytest.param(".pdf", marks=pytest.mark.slow)])
 def test_a_report_asks_for_no_torch(tmp_path, make, ending):
     make().save(tmp_path / "run")
     code = (

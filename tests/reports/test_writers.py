@@ -30,6 +30,7 @@ def test_tensorboard_by_folder_and_by_an_open_writer(tmp_path):
                 assert events == [(100, pytest.approx(value)), (200, pytest.approx(LAST[name]))]
 
 
+@pytest.mark.slow
 def test_wandb_offline_on_an_axis_of_its_own(tmp_path, monkeypatch):
     import wandb
 

@@ -70,6 +70,7 @@ def test_names_are_unique_within_a_paper_and_every_paper_is_found():
         claims("nobody1900")
 
 
+@pytest.mark.slow
 def test_a_problem_costs_no_prediction():
     """The package names no paper's module, and none computes its predictions before they are asked for."""
     code = "import sys, stepscope.synthetic as s; from stepscope import run_suite, simulate; print(*sys.modules)"
