@@ -198,8 +198,8 @@ def draw_cells(data: Cells, ax: Axes) -> None:
 CAPTION = (
     "Each strip is the share that one cause takes, from 0 at its foot to 100 % at its top, in stages that are each "
     "twice as long as the one before. Beyond the dashed line a cause takes the larger part; where several do, the one "
-    "that makes the others moot is orange: it limits the run there. Where a strip is bare nothing was measured. The "
-    "numbers on the right are those of the last stage."
+    "that makes the others moot is orange: it limits the run there; while a run is at rest none is. Where a strip is "
+    "bare nothing was measured. The numbers on the right are those of the last stage."
 )
 
 
