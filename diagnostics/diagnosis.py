@@ -172,9 +172,10 @@ class Diagnosis:
     def _listed(self) -> list[str]:
         lines = ["Findings"] if self.findings else ["No findings."]
         told: set[str] = set()
+        reasons = {sentence(check.reason) for _, check in self.checks}
         for number, finding in enumerate(self.findings, start=1):
-            said = any(finding.text == sentence(check.reason) for _, check in self.checks)
-            lines += [f"{number}. {finding.title}", *([] if said else _wrap(finding.text, "   "))]
+            text = [] if finding.text in reasons else _wrap(finding.text, "   ")
+            lines += [f"{number}. {finding.title}", *text]
             if finding.tensors:
                 more = f" and {len(finding.tensors) - 5} more" if len(finding.tensors) > 5 else ""
                 lines += _wrap(f"Tensors: {', '.join(finding.tensors[:5])}{more}.", "   ")

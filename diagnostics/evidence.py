@@ -145,7 +145,7 @@ def gather(trace: Trace) -> Evidence:
         grows = growth(trace.steps, a, start)
     effective = effective_rates(trace)  # a momentum that decays anneals as well
     planned = False
-    if not blind and effective.size and len(variance.ratios) < MIN_BLOCKS:
+    if not blind and effective.size and len(variance.ratios) < MIN_BLOCKS:  # a rate has its end before there are blocks
         planned = annealed(trace.steps, effective, min(start, trace.steps[-1] / 16))
     elif not blind and effective.size:
         planned = annealed(trace.steps, effective, start)

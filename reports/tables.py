@@ -51,7 +51,7 @@ TENSOR_COLUMNS = {
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table of tensors: their names, and by its name the cell of each that is left out."""
+    """The columns of a table of tensors, and by its name the cell of each that is told once; empty ones are neither."""
 
     told: tuple[str, ...]
     same: dict[str, str]
@@ -59,10 +59,9 @@ class Columns:
     @property
     def shared(self) -> str:
         """What is the same for all tensors, in a sentence; empty where nothing is."""
-        known = {name: text for name, text in self.same.items() if text != "–"}
-        if not known:
+        if not self.same:
             return ""
-        return f"The same for all tensors: {', '.join(f'{head(name)} {text}' for name, text in known.items())}."
+        return f"The same for all tensors: {', '.join(f'{head(name)} {text}' for name, text in self.same.items())}."
 
 
 @dataclass(frozen=True)
@@ -87,9 +86,11 @@ def head(name: str) -> str:
 def columns(lines: Sequence[Mapping[str, str | float]], names: Iterable[str] = TENSOR_COLUMNS) -> Columns:
     """Return which of the columns tell the tensors of a run apart: all of them where there is but one tensor."""
     cells = {name: {cell(line[name], name) for line in lines} for name in names}
-    same = {name: text for name, (text, *more) in cells.items() if not more and (text == "–" or name in SETUP)}
-    same = same if len(lines) > 1 else {}
-    return Columns(tuple(name for name in cells if name not in same), same)
+    if len(lines) == 1:
+        return Columns(tuple(cells), {})
+    alike = {name: text for name, (text, *more) in cells.items() if not more and (text == "–" or name in SETUP)}
+    told = tuple(name for name in cells if name not in alike)
+    return Columns(told, {name: text for name, text in alike.items() if text != "–"})
 
 
 def rules(diagnosis: Diagnosis) -> tuple[Rule, ...]:

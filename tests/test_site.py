@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from stepscope.diagnostics.alert import RULES
+
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "docs" / "site"
 
@@ -116,17 +118,6 @@ def test_every_verdict_check_instrument_alert_problem_and_remedy_has_a_page(buil
     assert set(families["instrument"]) == set(watching.READ) == set(runs.INSTRUMENTS)
     assert {one.key for one in QUESTIONS} <= set(families["instrument"])
     assert trace.MEASURED <= {word for known in watching.READ.values() for word in known.scalars}
-
-
-RULES = [
-    "nonfinite",
-    "learning rate",
-    "update surge",
-    "stepsize growth",
-    "drift reversal",
-    "moment reset",
-    "edge crossing",
-]
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -100,9 +100,8 @@ def gallery() -> str:
     """Return all figures of the run that docs/figures.md trains."""
     with first_example("figures.md") as names:
         trace = names["trace"]
-    found = trace.diagnose()
-    keys = [plate.key for plate in plates(trace, found, limits(trace))]
-    return "\n".join(["\n## The figures of the run above\n", *pictures.of_run(trace, found, keys, "gallery")])
+    figures = [pictures.shown(plate, "gallery") for plate in plates(trace, trace.diagnose(), limits(trace))]
+    return "\n".join(["\n## The figures of the run above\n", *figures])
 
 
 @contextlib.contextmanager
